@@ -1,0 +1,65 @@
+//! The one place that reads the time.
+//!
+//! Decisions get a [`Moment`] as an argument, so that tests and simulations can choose it.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+/// A point on the process' monotonic clock: the time since the clock was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(Duration);
+
+impl Moment {
+    pub const fn from_millis(ms: u64) -> Self {
+        Self(Duration::from_millis(ms))
+    }
+
+    /// How long ago `earlier` was; zero when it lies ahead.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl std::ops::Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_add(rhs))
+    }
+}
+
+/// Monotonic time, and what the wall clock said when it began.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+    wall: Timestamp,
+}
+
+impl Clock {
+    #[allow(clippy::disallowed_methods)] // here is where it is allowed
+    pub fn start() -> Self {
+        Self {
+            origin: Instant::now(),
+            wall: Timestamp::now(),
+        }
+    }
+
+    pub fn now(&self) -> Moment {
+        Moment(self.origin.elapsed())
+    }
+
+    /// The runtime's instant for `moment`, to wait for it.
+    pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.origin + moment.0)
+    }
+
+    /// Wall-clock time of `moment`. Steps of the wall clock after start are not followed, so that
+    /// the order of events never changes.
+    pub fn wall(&self, moment: Moment) -> Timestamp {
+        let nanos = i64::try_from(moment.0.as_nanos()).unwrap_or(i64::MAX);
+        self.wall
+            .saturating_add(jiff::SignedDuration::from_nanos(nanos))
+            .unwrap_or(Timestamp::MAX)
+    }
+}

@@ -1,0 +1,68 @@
+//! What is special about each wire protocol, behind three small traits.
+//!
+//! A protocol is a folder here and one line in [`PROTOCOLS`].
+
+pub mod redis;
+pub mod spec;
+pub mod tcp;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::monitor::Watcher;
+pub use spec::{Discovery, ProtocolKind, ServiceSpec};
+
+/// The protocols there are.
+pub static PROTOCOLS: [&dyn Protocol; 2] = [&redis::Redis, &tcp::Tcp];
+
+/// A wire protocol: makes a [`Wire`] for each service that speaks it.
+pub trait Protocol: Sync + 'static {
+    fn kind(&self) -> ProtocolKind;
+    fn bind(&self, spec: &ServiceSpec) -> Arc<dyn Wire>;
+}
+
+/// Why a client is told off before it was given a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `hold_timeout` passed, or `max_held` clients wait already, and there is no primary.
+    NoPrimary,
+    /// `max_connections` is reached.
+    TooMany,
+}
+
+/// What one service's wire protocol asks of the data side and of the monitor.
+pub trait Wire: Send + Sync {
+    /// Observes the service's servers; its verdicts are what gets published.
+    fn watcher(&self) -> Box<dyn Watcher>;
+
+    /// What a client hears that has to go before it had a session, in its own words. `None`: it
+    /// just hears the end of the connection.
+    fn refusal(&self, why: Refusal) -> Option<Bytes>;
+
+    /// Whether the client speaks first. Then a refusal waits for its first bytes, so that it is the
+    /// answer to a request and not an unexpected word.
+    fn client_speaks_first(&self) -> bool;
+
+    /// Whether a server that ends its sending side may still read. For request-and-answer protocols
+    /// the end of the server's side is the end of the session.
+    fn server_half_closes(&self) -> bool;
+}
+
+/// Finds the protocol of `kind`.
+pub fn protocol(kind: ProtocolKind) -> &'static dyn Protocol {
+    let found = PROTOCOLS.iter().find(|p| p.kind() == kind);
+    *found.expect("every kind has a line in PROTOCOLS, a test walks them")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_protocol() {
+        for kind in ProtocolKind::ALL {
+            assert_eq!(protocol(kind).kind(), kind);
+        }
+    }
+}
