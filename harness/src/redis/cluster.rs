@@ -114,6 +114,10 @@ impl RedisCluster {
         self.sentinels.iter().try_for_each(|sentinel| sentinel.set_hurry(false))
     }
 
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     pub fn nodes(&self) -> &[RedisServer] {
         &self.nodes
     }
