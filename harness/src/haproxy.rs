@@ -18,7 +18,10 @@ const START: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub enum Recipe {
     /// All nodes with a `tcp-check` every second that wants `role:master`.
-    RoleMaster { nodes: Vec<SocketAddr>, password: Option<String> },
+    RoleMaster {
+        nodes: Vec<SocketAddr>,
+        password: Option<String>,
+    },
     /// One server, no checks, two threads.
     Relay { server: SocketAddr, splice: bool },
 }
@@ -37,13 +40,23 @@ impl HaProxy {
     pub fn start(recipe: &Recipe) -> Result<Self> {
         let program = find_program("haproxy")?;
         let dir = scratch::Dir::new()?;
-        let (tcp, unix, stats) = (ports::free()?, dir.join("redis.sock"), dir.join("stats.sock"));
+        let (tcp, unix, stats) = (
+            ports::free()?,
+            dir.join("redis.sock"),
+            dir.join("stats.sock"),
+        );
         let conf = dir.join("haproxy.cfg");
         std::fs::write(&conf, render(recipe, tcp, &unix, &stats)).context("writing haproxy.cfg")?;
         let mut launch = Launch::new("haproxy", &program, &dir.join("haproxy.log"))?;
         // -db: in the foreground, one process.
         launch.command().args(["-db", "-f"]).arg(&conf);
-        let proxy = Self { tcp, unix, stats, server: launch.start()?, _dir: dir };
+        let proxy = Self {
+            tcp,
+            unix,
+            stats,
+            server: launch.start()?,
+            _dir: dir,
+        };
         wait::until_true("haproxy to be ready", START, || {
             proxy.server.check_running()?;
             Ok(proxy.servers_up()?.len() == 1)
@@ -57,14 +70,17 @@ impl HaProxy {
 
     /// The servers it would send a client to.
     pub fn servers_up(&self) -> Result<Vec<String>> {
-        let mut socket = UnixStream::connect(&self.stats).context("connecting to haproxy's stats socket")?;
+        let mut socket =
+            UnixStream::connect(&self.stats).context("connecting to haproxy's stats socket")?;
         socket.write_all(b"show stat\n")?;
         let mut csv = String::new();
         socket.read_to_string(&mut csv)?;
         let up = |line: &str| {
             let fields: Vec<&str> = line.split(',').collect();
             let (name, status) = (*fields.get(1)?, *fields.get(17)?);
-            let checked = fields.get(36).is_some_and(|check| !check.is_empty() && !check.starts_with("INI"));
+            let checked = fields
+                .get(36)
+                .is_some_and(|check| !check.is_empty() && !check.starts_with("INI"));
             let good = status == "no check" || (status.starts_with("UP") && checked);
             (name.starts_with("node") && good).then(|| name.to_owned())
         };
@@ -80,7 +96,11 @@ fn render(recipe: &Recipe, tcp: SocketAddr, unix: &Path, stats: &Path) -> String
          defaults\n  mode tcp\n  maxconn {maxconn}\n  timeout connect 1s\n  timeout client 60s\n  timeout server 60s\n",
         stats.display()
     );
-    let _ = write!(text, "listen redis\n  bind {tcp}\n  bind unix@{} mode 666\n", unix.display());
+    let _ = write!(
+        text,
+        "listen redis\n  bind {tcp}\n  bind unix@{} mode 666\n",
+        unix.display()
+    );
     match recipe {
         Recipe::Relay { server, splice } => {
             if *splice {
@@ -91,7 +111,10 @@ fn render(recipe: &Recipe, tcp: SocketAddr, unix: &Path, stats: &Path) -> String
         Recipe::RoleMaster { nodes, password } => {
             text.push_str("  option tcp-check\n  tcp-check connect\n");
             if let Some(password) = password {
-                let _ = write!(text, "  tcp-check send AUTH\\ {password}\\r\\n\n  tcp-check expect string +OK\n");
+                let _ = write!(
+                    text,
+                    "  tcp-check send AUTH\\ {password}\\r\\n\n  tcp-check expect string +OK\n"
+                );
             }
             text.push_str(concat!(
                 "  tcp-check send PING\\r\\n\n  tcp-check expect string +PONG\n",
@@ -108,7 +131,9 @@ fn render(recipe: &Recipe, tcp: SocketAddr, unix: &Path, stats: &Path) -> String
 }
 
 fn file_limit() -> Option<u64> {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.map(|limit| limit.clamp(1024, 100_000))
+    rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .map(|limit| limit.clamp(1024, 100_000))
 }
 
 #[cfg(test)]
@@ -126,10 +151,17 @@ mod tests {
     fn relays_over_both_sockets() {
         let redis = RedisServer::start(&RedisConf::default()).unwrap();
         for splice in [false, true] {
-            let proxy = HaProxy::start(&Recipe::Relay { server: redis.addr, splice }).unwrap();
+            let proxy = HaProxy::start(&Recipe::Relay {
+                server: redis.addr,
+                splice,
+            })
+            .unwrap();
             for target in [Target::from(proxy.tcp), Target::from(proxy.unix.as_path())] {
                 let mut conn = Conn::connect(&target, LONG).unwrap();
-                assert_eq!(conn.command(&["PING"]).unwrap(), Value::Simple("PONG".into()));
+                assert_eq!(
+                    conn.command(&["PING"]).unwrap(),
+                    Value::Simple("PONG".into())
+                );
             }
             assert!(proxy.server().rss().unwrap() > 0);
         }
@@ -139,11 +171,19 @@ mod tests {
     #[test]
     fn the_recipe_loses_acknowledged_writes_in_a_planned_failover() {
         let cluster = RedisCluster::start(Options::default()).unwrap();
-        let recipe = Recipe::RoleMaster { nodes: cluster.node_addrs(), password: None };
+        let recipe = Recipe::RoleMaster {
+            nodes: cluster.node_addrs(),
+            password: None,
+        };
         let proxy = HaProxy::start(&recipe).unwrap();
         let announcements = cluster.announcements().unwrap();
-        let start = |label: &str, mode| Writer::start(writer::Options::new(label, proxy.tcp, mode)).unwrap();
-        let writers = [start("php", Mode::PerRequest), start("kept", Mode::Kept { connections: 4 })];
+        let start = |label: &str, mode| {
+            Writer::start(writer::Options::new(label, proxy.tcp, mode)).unwrap()
+        };
+        let writers = [
+            start("php", Mode::PerRequest),
+            start("kept", Mode::Kept { connections: 4 }),
+        ];
         let t0 = Instant::now();
         for writer in &writers {
             writer.wait_ack_after(t0, LONG).unwrap();
@@ -151,13 +191,20 @@ mod tests {
         cluster.failover(0).unwrap();
         let first = announcements.wait_announcement(t0, LONG).unwrap();
         let wanted = |event: &crate::redis::Announcement| event.channel == "+convert-to-slave";
-        announcements.wait_event("the old master to be demoted", LONG, wanted).unwrap();
+        announcements
+            .wait_event("the old master to be demoted", LONG, wanted)
+            .unwrap();
         let new = cluster.node(cluster.wait_new_master(0, LONG).unwrap());
         for writer in writers {
             let ledger = writer.stop();
             let missing = ledger.missing_from(new.conn().unwrap()).unwrap();
             let late = later_than(&missing, first.at, Duration::from_millis(50));
-            println!("{}: {} of {} lost, {late} late", ledger.label, missing.len(), ledger.acked().count());
+            println!(
+                "{}: {} of {} lost, {late} late",
+                ledger.label,
+                missing.len(),
+                ledger.acked().count()
+            );
             assert!(late > 100, "{} lost {late}", ledger.label);
         }
     }

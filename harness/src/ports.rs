@@ -41,7 +41,10 @@ pub fn free() -> Result<SocketAddr> {
         }
         let fresh = claim()?;
         if let Some(spent) = owned.replace(fresh) {
-            SPENT.lock().unwrap_or_else(PoisonError::into_inner).push(spent);
+            SPENT
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(spent);
         }
     }
 }
@@ -53,10 +56,16 @@ fn claim() -> Result<Block> {
         let index = (start.wrapping_add(n) % blocks) as u16;
         let base = FIRST + index * BLOCK;
         if let Ok(guard) = TcpListener::bind(loopback(base)) {
-            return Ok(Block { _guard: guard, next: base + 1, end: base + BLOCK });
+            return Ok(Block {
+                _guard: guard,
+                next: base + 1,
+                end: base + BLOCK,
+            });
         }
     }
-    bail!("no free block of loopback ports between {FIRST} and {LAST}: are other test runs still alive?")
+    bail!(
+        "no free block of loopback ports between {FIRST} and {LAST}: are other test runs still alive?"
+    )
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -70,7 +79,9 @@ mod tests {
     #[test]
     fn never_the_same_port_twice() {
         let handed: Vec<_> = (0..4)
-            .map(|_| std::thread::spawn(|| (0..40).map(|_| super::free().unwrap()).collect::<Vec<_>>()))
+            .map(|_| {
+                std::thread::spawn(|| (0..40).map(|_| super::free().unwrap()).collect::<Vec<_>>())
+            })
             .flat_map(|thread| thread.join().unwrap())
             .collect();
         let distinct: BTreeSet<_> = handed.iter().collect();

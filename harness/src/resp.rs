@@ -83,7 +83,10 @@ impl Value {
     /// The value after `key` in a flat array of names and values.
     pub fn field(&self, key: &str) -> Option<String> {
         let items = self.array()?;
-        items.chunks_exact(2).find(|pair| pair[0].text().as_deref() == Some(key)).and_then(|pair| pair[1].text())
+        items
+            .chunks_exact(2)
+            .find(|pair| pair[0].text().as_deref() == Some(key))
+            .and_then(|pair| pair[1].text())
     }
 }
 
@@ -168,8 +171,12 @@ pub struct Conn {
 
 impl Conn {
     pub fn connect(target: &Target, timeout: Duration) -> Result<Self> {
-        let stream = Stream::connect(target, timeout).with_context(|| format!("connecting to {target}"))?;
-        Ok(Self { stream, buffer: Vec::new() })
+        let stream =
+            Stream::connect(target, timeout).with_context(|| format!("connecting to {target}"))?;
+        Ok(Self {
+            stream,
+            buffer: Vec::new(),
+        })
     }
 
     pub fn connect_auth(target: &Target, auth: Option<&Auth>, timeout: Duration) -> Result<Self> {
@@ -178,7 +185,9 @@ impl Conn {
             let mut args = vec!["AUTH"];
             args.extend(auth.user.as_deref());
             args.push(&auth.password);
-            conn.command(&args)?.ok().with_context(|| format!("logging in at {target}"))?;
+            conn.command(&args)?
+                .ok()
+                .with_context(|| format!("logging in at {target}"))?;
         }
         Ok(conn)
     }
@@ -188,7 +197,9 @@ impl Conn {
     }
 
     pub fn set_timeout(&self, timeout: Duration) -> Result<()> {
-        self.stream.set_timeout(timeout).context("setting a timeout")
+        self.stream
+            .set_timeout(timeout)
+            .context("setting a timeout")
     }
 
     /// One command and its reply; an error reply is a [`Value::Error`].
@@ -234,7 +245,10 @@ impl Conn {
 
     fn fill(&mut self) -> Result<usize> {
         let mut chunk = [0; 16 * 1024];
-        let read = self.stream.read(&mut chunk).context("waiting for the reply")?;
+        let read = self
+            .stream
+            .read(&mut chunk)
+            .context("waiting for the reply")?;
         self.buffer.extend_from_slice(&chunk[..read]);
         Ok(read)
     }
@@ -245,7 +259,12 @@ pub fn is_timeout(error: &anyhow::Error) -> bool {
     error
         .root_cause()
         .downcast_ref::<io::Error>()
-        .is_some_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+        .is_some_and(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            )
+        })
 }
 
 /// A command as a client sends it.
@@ -259,7 +278,9 @@ pub fn encode(args: &[&str]) -> Vec<u8> {
 
 /// A whole value at the start of `bytes` and its length, or `None` if there is more to come.
 fn parse(bytes: &[u8]) -> Result<Option<(Value, usize)>> {
-    let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
+    let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else {
+        return Ok(None);
+    };
     let line = String::from_utf8_lossy(&bytes[1..end.max(1)]).into_owned();
     let used = end + 2;
     let value = match bytes[0] {
@@ -269,8 +290,13 @@ fn parse(bytes: &[u8]) -> Result<Option<(Value, usize)>> {
         b'$' | b'*' if line == "-1" => Value::Nil,
         b'$' => {
             let end = used + line.parse::<usize>().context("a length")?;
-            let Some(body) = bytes.get(used..end + 2) else { return Ok(None) };
-            return Ok(Some((Value::Bulk(body[..body.len() - 2].to_vec()), end + 2)));
+            let Some(body) = bytes.get(used..end + 2) else {
+                return Ok(None);
+            };
+            return Ok(Some((
+                Value::Bulk(body[..body.len() - 2].to_vec()),
+                end + 2,
+            )));
         }
         b'*' => return parse_items(bytes, used, line.parse().context("a count")?),
         other => bail!("not a Redis reply: it begins with {:?}", char::from(other)),
@@ -281,7 +307,9 @@ fn parse(bytes: &[u8]) -> Result<Option<(Value, usize)>> {
 fn parse_items(bytes: &[u8], mut used: usize, count: usize) -> Result<Option<(Value, usize)>> {
     let mut items = Vec::new();
     for _ in 0..count {
-        let Some((item, length)) = parse(&bytes[used..])? else { return Ok(None) };
+        let Some((item, length)) = parse(&bytes[used..])? else {
+            return Ok(None);
+        };
         items.push(item);
         used += length;
     }

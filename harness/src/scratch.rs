@@ -20,7 +20,10 @@ pub struct Dir {
 impl Dir {
     pub fn new() -> Result<Self> {
         // Short, because a Unix socket's path must fit into 107 bytes.
-        let dir = tempfile::Builder::new().prefix("pilotfish-").tempdir().context("making a temporary directory")?;
+        let dir = tempfile::Builder::new()
+            .prefix("pilotfish-")
+            .tempdir()
+            .context("making a temporary directory")?;
         lock(&DIRS).insert(dir.path().to_owned());
         Ok(Self { dir })
     }
@@ -52,8 +55,8 @@ pub(crate) fn forget_child(pid: Pid) {
 ///
 /// Children die with us anyway (see [`crate::process`]); a directory would stay.
 pub fn clean_up_on_signal() -> Result<()> {
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("registering for signals")?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .context("registering for signals")?;
     std::thread::Builder::new()
         .name("clean-up".into())
         .spawn(move || {

@@ -8,7 +8,11 @@ use anyhow::{Result, bail};
 pub const PAUSE: Duration = Duration::from_millis(5);
 
 /// Asks until the answer is `Ok(Some(_))`. The error after `timeout` says `what` was waited for and the last answer.
-pub fn until<T>(what: &str, timeout: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(
+    what: &str,
+    timeout: Duration,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let deadline = Instant::now() + timeout;
     loop {
         let last = match ask() {
@@ -27,6 +31,10 @@ pub fn until<T>(what: &str, timeout: Duration, mut ask: impl FnMut() -> Result<O
 }
 
 /// [`until`] for a plain yes.
-pub fn until_true(what: &str, timeout: Duration, mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
+pub fn until_true(
+    what: &str,
+    timeout: Duration,
+    mut ask: impl FnMut() -> Result<bool>,
+) -> Result<()> {
     until(what, timeout, || Ok(ask()?.then_some(())))
 }

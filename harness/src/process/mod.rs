@@ -57,7 +57,12 @@ impl Launch {
     pub fn new(name: impl Into<String>, program: &Path, log: &Path) -> Result<Self> {
         let mut command = Command::new(find_program("setpriv")?);
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-        Ok(Self { name: name.into(), program: program.to_owned(), command, log: log.to_owned() })
+        Ok(Self {
+            name: name.into(),
+            program: program.to_owned(),
+            command,
+            log: log.to_owned(),
+        })
     }
 
     /// For arguments, environment and working directory of the program.
@@ -71,13 +76,23 @@ impl Launch {
             .append(true)
             .open(&self.log)
             .with_context(|| format!("opening the log {}", self.log.display()))?;
-        let err = out.try_clone().context("duplicating the log's descriptor")?;
+        let err = out
+            .try_clone()
+            .context("duplicating the log's descriptor")?;
         self.command.stdin(Stdio::null()).stdout(out).stderr(err);
         let child = spawn::spawn(self.command)
             .with_context(|| format!("starting {} ({})", self.name, self.program.display()))?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a pid")?;
+        let pid = i32::try_from(child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .context("a child without a pid")?;
         scratch::remember_child(pid);
-        Ok(Server { name: self.name, pid, child: Mutex::new(child), log: self.log })
+        Ok(Server {
+            name: self.name,
+            pid,
+            child: Mutex::new(child),
+            log: self.log,
+        })
     }
 }
 
@@ -103,7 +118,8 @@ impl Server {
     }
 
     pub fn log(&self) -> Result<String> {
-        let bytes = std::fs::read(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
+        let bytes =
+            std::fs::read(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -121,9 +137,17 @@ impl Server {
 
     /// An error with the log's tail when the process has ended.
     pub fn check_running(&self) -> Result<()> {
-        match self.lock().try_wait().with_context(|| format!("asking for the state of {}", self.name))? {
+        match self
+            .lock()
+            .try_wait()
+            .with_context(|| format!("asking for the state of {}", self.name))?
+        {
             None => Ok(()),
-            Some(status) => bail!("{} ended by itself ({status}); {}", self.name, self.log_tail()),
+            Some(status) => bail!(
+                "{} ended by itself ({status}); {}",
+                self.name,
+                self.log_tail()
+            ),
         }
     }
 
@@ -131,8 +155,12 @@ impl Server {
     pub fn kill(&self) -> Result<()> {
         let mut child = self.lock();
         // Does nothing once reaped, so a pid that was given to somebody else is safe.
-        child.kill().with_context(|| format!("killing {}", self.name))?;
-        child.wait().with_context(|| format!("reaping {}", self.name))?;
+        child
+            .kill()
+            .with_context(|| format!("killing {}", self.name))?;
+        child
+            .wait()
+            .with_context(|| format!("reaping {}", self.name))?;
         Ok(())
     }
 
@@ -153,15 +181,22 @@ impl Server {
     }
 
     pub fn wait(&self, timeout: Duration) -> Result<ExitStatus> {
-        wait::until(&format!("{} to end", self.name), timeout, || Ok(self.lock().try_wait()?))
+        wait::until(&format!("{} to end", self.name), timeout, || {
+            Ok(self.lock().try_wait()?)
+        })
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let mut child = self.lock();
         if let Some(status) = child.try_wait()? {
-            bail!("{} cannot be signalled, it ended ({status}); {}", self.name, self.log_tail());
+            bail!(
+                "{} cannot be signalled, it ended ({status}); {}",
+                self.name,
+                self.log_tail()
+            );
         }
-        kill_process(self.pid, signal).with_context(|| format!("sending {signal:?} to {}", self.name))
+        kill_process(self.pid, signal)
+            .with_context(|| format!("sending {signal:?} to {}", self.name))
     }
 
     /// CPU time used so far, user and system, without children.
@@ -203,7 +238,8 @@ mod tests {
     use super::*;
 
     fn sleeper(dir: &scratch::Dir) -> Server {
-        let mut launch = Launch::new("sleeper", &find_program("sleep").unwrap(), &dir.join("log")).unwrap();
+        let mut launch =
+            Launch::new("sleeper", &find_program("sleep").unwrap(), &dir.join("log")).unwrap();
         launch.command().arg("1000");
         launch.start().unwrap()
     }
@@ -222,7 +258,8 @@ mod tests {
     #[test]
     fn an_ended_server_is_reported_with_its_log() {
         let dir = scratch::Dir::new().unwrap();
-        let mut launch = Launch::new("shell", &find_program("sh").unwrap(), &dir.join("log")).unwrap();
+        let mut launch =
+            Launch::new("shell", &find_program("sh").unwrap(), &dir.join("log")).unwrap();
         launch.command().args(["-c", "echo why it ended; exit 3"]);
         let server = launch.start().unwrap();
         assert_eq!(server.wait(Duration::from_secs(5)).unwrap().code(), Some(3));
@@ -234,6 +271,10 @@ mod tests {
     #[test]
     fn a_missing_program_names_its_package() {
         assert!(find_program("pilotfish-no-such-program").is_err());
-        assert!(PACKAGES.iter().any(|(program, _)| *program == "redis-server"));
+        assert!(
+            PACKAGES
+                .iter()
+                .any(|(program, _)| *program == "redis-server")
+        );
     }
 }

@@ -24,15 +24,19 @@ pub fn spawn(command: Command) -> io::Result<Child> {
         *spawner = Some(jobs);
         sent.map_err(|_| io::Error::other("the thread that starts children is gone"))?;
     }
-    answer.recv().map_err(|_| io::Error::other("the thread that starts children is gone"))?
+    answer
+        .recv()
+        .map_err(|_| io::Error::other("the thread that starts children is gone"))?
 }
 
 fn start() -> io::Result<Sender<Job>> {
     let (jobs, inbox): (Sender<Job>, Receiver<Job>) = channel();
-    std::thread::Builder::new().name("spawner".into()).spawn(move || {
-        for mut job in inbox {
-            let _ = job.reply.send(job.command.spawn());
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("spawner".into())
+        .spawn(move || {
+            for mut job in inbox {
+                let _ = job.reply.send(job.command.spawn());
+            }
+        })?;
     Ok(jobs)
 }

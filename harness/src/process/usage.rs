@@ -12,11 +12,16 @@ pub fn cpu(pid: i32) -> Result<Duration> {
     let (_, fields) = stat.rsplit_once(')').context("no ')' in /proc/PID/stat")?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let ticks = |index: usize| -> Result<u64> {
-        Ok(fields.get(index).context("/proc/PID/stat is too short")?.parse()?)
+        Ok(fields
+            .get(index)
+            .context("/proc/PID/stat is too short")?
+            .parse()?)
     };
     // proc(5): utime and stime are fields 14 and 15; what follows ')' begins with field 3.
     let total = ticks(11)? + ticks(12)?;
-    Ok(Duration::from_secs_f64(total as f64 / rustix::param::clock_ticks_per_second() as f64))
+    Ok(Duration::from_secs_f64(
+        total as f64 / rustix::param::clock_ticks_per_second() as f64,
+    ))
 }
 
 /// [`cpu`] of a process and all its descendants, for servers that fork workers.
@@ -32,7 +37,10 @@ fn children(pid: i32) -> Result<Vec<i32>> {
     let mut found = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
         let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        found.extend(list.split_whitespace().filter_map(|word| word.parse::<i32>().ok()));
+        found.extend(
+            list.split_whitespace()
+                .filter_map(|word| word.parse::<i32>().ok()),
+        );
     }
     Ok(found)
 }
@@ -44,23 +52,35 @@ pub fn rss(pid: i32) -> Result<u64> {
 }
 
 pub fn fds(pid: i32) -> Result<usize> {
-    Ok(fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("counting the descriptors of {pid}"))?.count())
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))
+        .with_context(|| format!("counting the descriptors of {pid}"))?
+        .count())
 }
 
 pub fn threads(pid: i32) -> Result<usize> {
     let status = read(pid, "status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Threads:")).context("no Threads: line")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Threads:"))
+        .context("no Threads: line")?;
     Ok(line.trim().parse()?)
 }
 
 fn kilobytes(text: &str, key: &str) -> Result<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("no {key} line"))?;
-    let number = line.split_whitespace().next().with_context(|| format!("no number after {key}"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .with_context(|| format!("no {key} line"))?;
+    let number = line
+        .split_whitespace()
+        .next()
+        .with_context(|| format!("no number after {key}"))?;
     Ok(number.parse::<u64>()? * 1024)
 }
 
 fn read(pid: i32, file: &str) -> Result<String> {
-    fs::read_to_string(format!("/proc/{pid}/{file}")).with_context(|| format!("reading /proc/{pid}/{file}"))
+    fs::read_to_string(format!("/proc/{pid}/{file}"))
+        .with_context(|| format!("reading /proc/{pid}/{file}"))
 }
 
 #[cfg(test)]

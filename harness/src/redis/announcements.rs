@@ -53,7 +53,10 @@ pub struct Announcements {
 impl Announcements {
     pub(super) fn start(sentinels: &[Sentinel]) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut all = Self { shared: shared.clone(), threads: Vec::new() };
+        let mut all = Self {
+            shared: shared.clone(),
+            threads: Vec::new(),
+        };
         for (index, sentinel) in sentinels.iter().enumerate() {
             let listener = Listener {
                 index,
@@ -61,7 +64,9 @@ impl Announcements {
                 auth: sentinel.auth(),
                 shared: shared.clone(),
             };
-            let first = wait::until("a subscription to a sentinel", START, || listener.subscribe().map(Some))?;
+            let first = wait::until("a subscription to a sentinel", START, || {
+                listener.subscribe().map(Some)
+            })?;
             let thread = std::thread::Builder::new()
                 .name(format!("announcements-{index}"))
                 .spawn(move || listener.run(first))
@@ -77,17 +82,26 @@ impl Announcements {
     }
 
     pub fn events_after(&self, t: Instant) -> Vec<Announcement> {
-        self.lock().iter().filter(|event| event.at >= t).cloned().collect()
+        self.lock()
+            .iter()
+            .filter(|event| event.at >= t)
+            .cloned()
+            .collect()
     }
 
     /// The first `+switch-master` of any sentinel after `t`: from here on everybody can know.
     pub fn first_announcement_after(&self, t: Instant) -> Option<Announcement> {
-        self.lock().iter().find(|event| event.at >= t && event.switch_to().is_some()).cloned()
+        self.lock()
+            .iter()
+            .find(|event| event.at >= t && event.switch_to().is_some())
+            .cloned()
     }
 
     /// [`Self::first_announcement_after`], waiting for it.
     pub fn wait_announcement(&self, t: Instant, timeout: Duration) -> Result<Announcement> {
-        self.wait_event("+switch-master", timeout, |event| event.at >= t && event.switch_to().is_some())
+        self.wait_event("+switch-master", timeout, |event| {
+            event.at >= t && event.switch_to().is_some()
+        })
     }
 
     /// The first event, past or to come, that is `wanted`.
@@ -105,14 +119,25 @@ impl Announcements {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("waited {timeout:?} for {what}, but the sentinels only said:\n{}", listing(&events));
+                bail!(
+                    "waited {timeout:?} for {what}, but the sentinels only said:\n{}",
+                    listing(&events)
+                );
             }
-            events = self.shared.arrived.wait_timeout(events, left).unwrap_or_else(PoisonError::into_inner).0;
+            events = self
+                .shared
+                .arrived
+                .wait_timeout(events, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Announcement>> {
-        self.shared.events.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,7 +151,17 @@ impl Drop for Announcements {
 }
 
 fn listing(events: &[Announcement]) -> String {
-    events.iter().map(|it| format!("  sentinel {}: {} {}\n", it.sentinel + 1, it.channel, it.payload)).collect()
+    events
+        .iter()
+        .map(|it| {
+            format!(
+                "  sentinel {}: {} {}\n",
+                it.sentinel + 1,
+                it.channel,
+                it.payload
+            )
+        })
+        .collect()
 }
 
 struct Listener {
@@ -163,14 +198,27 @@ impl Listener {
 
     fn record(&self, value: &Value) {
         let at = Instant::now();
-        let words: Vec<String> = value.array().unwrap_or_default().iter().filter_map(Value::text).collect();
+        let words: Vec<String> = value
+            .array()
+            .unwrap_or_default()
+            .iter()
+            .filter_map(Value::text)
+            .collect();
         // ["pmessage", pattern, channel, payload]
         if let [kind, _, channel, payload] = words.as_slice()
             && kind == "pmessage"
         {
-            let event =
-                Announcement { at, sentinel: self.index, channel: channel.clone(), payload: payload.clone() };
-            self.shared.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            let event = Announcement {
+                at,
+                sentinel: self.index,
+                channel: channel.clone(),
+                payload: payload.clone(),
+            };
+            self.shared
+                .events
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(event);
             self.shared.arrived.notify_all();
         }
     }

@@ -68,17 +68,29 @@ impl RedisCluster {
         conf.replica_of = Some(monitor);
         let mut nodes = vec![master];
         for number in 2..options.replicas + 2 {
-            nodes.push(RedisServer::start_in(&dir, &format!("redis-{number}"), &conf)?);
+            nodes.push(RedisServer::start_in(
+                &dir,
+                &format!("redis-{number}"),
+                &conf,
+            )?);
         }
-        let cluster = Self { sentinels: Vec::new(), nodes, options, _dir: dir };
+        let cluster = Self {
+            sentinels: Vec::new(),
+            nodes,
+            options,
+            _dir: dir,
+        };
         // Sentinel asks a replica it has just found at once, and then only every 10 s: let it find a good one.
-        wait::until_true("the replicas to follow the master", START, || cluster.replicas_follow(monitor))?;
+        wait::until_true("the replicas to follow the master", START, || {
+            cluster.replicas_follow(monitor)
+        })?;
         cluster.with_sentinels(monitor)
     }
 
     fn with_sentinels(mut self, monitor: SocketAddr) -> Result<Self> {
         for number in 1..=self.options.sentinels {
-            self.sentinels.push(Sentinel::start(&self._dir, number, &self.options, monitor)?);
+            self.sentinels
+                .push(Sentinel::start(&self._dir, number, &self.options, monitor)?);
         }
         self.wait_sentinels_ready()?;
         Ok(self)
@@ -87,7 +99,12 @@ impl RedisCluster {
     fn replicas_follow(&self, wanted: SocketAddr) -> Result<bool> {
         for node in self.nodes.iter().filter(|node| node.addr != wanted) {
             node.server().check_running()?;
-            if node.role()? != (Role::Replica { master: wanted, link_up: true }) {
+            if node.role()?
+                != (Role::Replica {
+                    master: wanted,
+                    link_up: true,
+                })
+            {
                 return Ok(false);
             }
         }
@@ -103,15 +120,21 @@ impl RedisCluster {
             }
             Ok(true)
         })?;
-        wait::until_true("the sentinels to know each other and the replicas", 2 * START, || {
-            for sentinel in &self.sentinels {
-                if !sentinel.is_ready(self.sentinels.len() - 1, replicas)? {
-                    return Ok(false);
+        wait::until_true(
+            "the sentinels to know each other and the replicas",
+            2 * START,
+            || {
+                for sentinel in &self.sentinels {
+                    if !sentinel.is_ready(self.sentinels.len() - 1, replicas)? {
+                        return Ok(false);
+                    }
                 }
-            }
-            Ok(true)
-        })?;
-        self.sentinels.iter().try_for_each(|sentinel| sentinel.set_hurry(false))
+                Ok(true)
+            },
+        )?;
+        self.sentinels
+            .iter()
+            .try_for_each(|sentinel| sentinel.set_hurry(false))
     }
 
     pub fn options(&self) -> &Options {
@@ -140,7 +163,10 @@ impl RedisCluster {
     }
 
     pub fn sentinel_addrs(&self) -> Vec<SocketAddr> {
-        self.sentinels.iter().map(|sentinel| sentinel.addr).collect()
+        self.sentinels
+            .iter()
+            .map(|sentinel| sentinel.addr)
+            .collect()
     }
 
     pub fn index_of(&self, addr: SocketAddr) -> Option<usize> {
@@ -155,9 +181,15 @@ impl RedisCluster {
 
     /// The node that more than half of all sentinels name.
     pub fn master_by_majority(&self) -> Option<usize> {
-        let named: Vec<SocketAddr> = self.sentinels.iter().filter_map(|it| it.master_addr().ok()).collect();
+        let named: Vec<SocketAddr> = self
+            .sentinels
+            .iter()
+            .filter_map(|it| it.master_addr().ok())
+            .collect();
         let votes = |addr: &SocketAddr| named.iter().filter(|other| *other == addr).count();
-        let winner = named.iter().find(|addr| votes(addr) * 2 > self.sentinels.len())?;
+        let winner = named
+            .iter()
+            .find(|addr| votes(addr) * 2 > self.sentinels.len())?;
         self.index_of(*winner)
     }
 
@@ -172,8 +204,12 @@ impl RedisCluster {
     /// Waits until every node but one replicates from that one. A returned master takes 8 to 18 s.
     pub fn wait_healed(&self, timeout: Duration) -> Result<usize> {
         wait::until("all nodes to follow one master", timeout, || {
-            let Some(master) = self.master_by_majority() else { return Ok(None) };
-            Ok(self.replicas_follow(self.nodes[master].addr)?.then_some(master))
+            let Some(master) = self.master_by_majority() else {
+                return Ok(None);
+            };
+            Ok(self
+                .replicas_follow(self.nodes[master].addr)?
+                .then_some(master))
         })
     }
 
@@ -202,8 +238,12 @@ impl RedisCluster {
 
     /// `SENTINEL FAILOVER`, asked of sentinel `via`. Returns when it is accepted, not when it is done.
     pub fn failover(&self, via: usize) -> Result<()> {
-        let Some(sentinel) = self.sentinels.get(via) else { bail!("there is no sentinel {via}") };
-        sentinel.command(&["SENTINEL", "FAILOVER", MASTER_NAME]).context("SENTINEL FAILOVER")?;
+        let Some(sentinel) = self.sentinels.get(via) else {
+            bail!("there is no sentinel {via}")
+        };
+        sentinel
+            .command(&["SENTINEL", "FAILOVER", MASTER_NAME])
+            .context("SENTINEL FAILOVER")?;
         Ok(())
     }
 

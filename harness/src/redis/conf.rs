@@ -43,7 +43,9 @@ pub struct RedisConf {
 impl RedisConf {
     pub(super) fn render(&self, control: SocketAddr, addr: SocketAddr, home: &Path) -> String {
         let mut text = common(control, home);
-        text.push_str("save \"\"\nappendonly no\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\n");
+        text.push_str(
+            "save \"\"\nappendonly no\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\n",
+        );
         if let Some(tls) = &self.tls {
             text.push_str(&tls.lines(addr.port()));
         }
@@ -62,7 +64,12 @@ impl RedisConf {
 }
 
 /// `at` is the plaintext and the public address of the sentinel itself.
-pub(super) fn sentinel(options: &Options, at: (SocketAddr, SocketAddr), home: &Path, monitor: SocketAddr) -> String {
+pub(super) fn sentinel(
+    options: &Options,
+    at: (SocketAddr, SocketAddr),
+    home: &Path,
+    monitor: SocketAddr,
+) -> String {
     let (control, addr) = at;
     let mut text = common(control, home);
     if let Some(tls) = &options.tls {
@@ -76,12 +83,23 @@ pub(super) fn sentinel(options: &Options, at: (SocketAddr, SocketAddr), home: &P
         }
     }
     let quorum = options.sentinels / 2 + 1;
-    let _ = writeln!(text, "sentinel monitor {MASTER_NAME} {} {} {quorum}", monitor.ip(), monitor.port());
+    let _ = writeln!(
+        text,
+        "sentinel monitor {MASTER_NAME} {} {} {quorum}",
+        monitor.ip(),
+        monitor.port()
+    );
     let mut set = |key: &str, value: &str| {
         let _ = writeln!(text, "sentinel {key} {MASTER_NAME} {value}");
     };
-    set("down-after-milliseconds", &options.down_after.as_millis().to_string());
-    set("failover-timeout", &options.failover_timeout.as_millis().to_string());
+    set(
+        "down-after-milliseconds",
+        &options.down_after.as_millis().to_string(),
+    );
+    set(
+        "failover-timeout",
+        &options.failover_timeout.as_millis().to_string(),
+    );
     set("parallel-syncs", "2");
     if let Some(auth) = &options.auth {
         if let Some(user) = &auth.user {
@@ -105,7 +123,10 @@ fn common(control: SocketAddr, home: &Path) -> String {
 fn auth_lines(auth: &Auth) -> String {
     match &auth.user {
         // Only the named user may do anything, so that a client that forgets the name is found out.
-        Some(user) => format!("user default off\nuser {user} on >{} ~* &* +@all\n", auth.password),
+        Some(user) => format!(
+            "user default off\nuser {user} on >{} ~* &* +@all\n",
+            auth.password
+        ),
         None => format!("requirepass {}\n", auth.password),
     }
 }

@@ -61,7 +61,11 @@ impl RedisServer {
 
     fn start_in(dir: &scratch::Dir, name: &str, conf: &RedisConf) -> Result<Self> {
         let control = ports::free()?;
-        let addr = if conf.tls.is_some() { ports::free()? } else { control };
+        let addr = if conf.tls.is_some() {
+            ports::free()?
+        } else {
+            control
+        };
         let home = dir.join(name);
         std::fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
         let path = dir.join(&format!("{name}.conf"));
@@ -69,7 +73,16 @@ impl RedisServer {
         let log = dir.join(&format!("{name}.log"));
         let server = launch(name, &path, &log, false)?;
         let auth = conf.auth.clone();
-        Ok(Self { addr, control, name: name.into(), auth, conf: path, log, server, _dir: None })
+        Ok(Self {
+            addr,
+            control,
+            name: name.into(),
+            auth,
+            conf: path,
+            log,
+            server,
+            _dir: None,
+        })
     }
 
     fn wait_answering(&self) -> Result<()> {
@@ -108,9 +121,16 @@ impl RedisServer {
         match word(0).as_str() {
             "master" => Ok(Role::Master),
             "slave" => {
-                let Some(Value::Int(port)) = items.get(2) else { bail!("ROLE gave no port") };
-                let master = format!("{}:{port}", word(1)).parse().context("the master's address in ROLE")?;
-                Ok(Role::Replica { master, link_up: word(3) == "connected" })
+                let Some(Value::Int(port)) = items.get(2) else {
+                    bail!("ROLE gave no port")
+                };
+                let master = format!("{}:{port}", word(1))
+                    .parse()
+                    .context("the master's address in ROLE")?;
+                Ok(Role::Replica {
+                    master,
+                    link_up: word(3) == "connected",
+                })
             }
             other => bail!("ROLE says {other:?}"),
         }
@@ -118,13 +138,26 @@ impl RedisServer {
 
     /// A line of INFO.
     pub fn info(&self, section: &str, key: &str) -> Result<String> {
-        let text = self.command(&["INFO", section])?.text().context("INFO gave no text")?;
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        Ok(line.with_context(|| format!("INFO {section} has no {key}"))?.trim().to_owned())
+        let text = self
+            .command(&["INFO", section])?
+            .text()
+            .context("INFO gave no text")?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        Ok(line
+            .with_context(|| format!("INFO {section} has no {key}"))?
+            .trim()
+            .to_owned())
     }
 }
 
-fn launch(name: &str, conf: &std::path::Path, log: &std::path::Path, sentinel: bool) -> Result<Server> {
+fn launch(
+    name: &str,
+    conf: &std::path::Path,
+    log: &std::path::Path,
+    sentinel: bool,
+) -> Result<Server> {
     let mut launch = Launch::new(name, &find_program("redis-server")?, log)?;
     launch.command().arg(conf);
     if sentinel {

@@ -23,16 +23,32 @@ fn a_killed_master_is_replaced_and_comes_back() {
 
 #[test]
 fn planned_failover_with_passwords_and_users() {
-    let auth = |user: Option<&str>| Some(Auth { user: user.map(Into::into), password: "s3cret".into() });
+    let auth = |user: Option<&str>| {
+        Some(Auth {
+            user: user.map(Into::into),
+            password: "s3cret".into(),
+        })
+    };
     for user in [None, Some("shop")] {
-        let options = Options { auth: auth(user), sentinel_auth: auth(user), ..Options::default() };
+        let options = Options {
+            auth: auth(user),
+            sentinel_auth: auth(user),
+            ..Options::default()
+        };
         let cluster = RedisCluster::start(options).unwrap();
         let announcements = cluster.announcements().unwrap();
         let t0 = Instant::now();
         cluster.failover(1).unwrap();
         announcements.wait_announcement(t0, LONG).unwrap();
         assert_ne!(cluster.wait_new_master(0, LONG).unwrap(), 0);
-        assert!(Conn::connect(&Target::from(cluster.node(0).addr), ANSWER).unwrap().command(&["GET", "x"]).unwrap().ok().is_err());
+        assert!(
+            Conn::connect(&Target::from(cluster.node(0).addr), ANSWER)
+                .unwrap()
+                .command(&["GET", "x"])
+                .unwrap()
+                .ok()
+                .is_err()
+        );
     }
 }
 

@@ -54,7 +54,9 @@ impl Service {
             .discover("master", MASTER_NAME)
             .discover_all("sentinels", &cluster.sentinel_addrs());
         let options = cluster.options();
-        Ok(service.login("", options.auth.as_ref()).login("sentinel_", options.sentinel_auth.as_ref()))
+        Ok(service
+            .login("", options.auth.as_ref())
+            .login("sentinel_", options.sentinel_auth.as_ref()))
     }
 
     /// A line `key = "value"` of `[[service]]`.
@@ -78,7 +80,8 @@ impl Service {
     /// A list of addresses in `[service.discovery]`.
     pub fn discover_all(mut self, key: &str, addrs: &[SocketAddr]) -> Self {
         let list: Vec<String> = addrs.iter().map(|addr| quoted(&addr.to_string())).collect();
-        self.discovery.push(format!("{key} = [{}]", list.join(", ")));
+        self.discovery
+            .push(format!("{key} = [{}]", list.join(", ")));
         self
     }
 
@@ -93,14 +96,19 @@ impl Service {
             if let Some(user) = &auth.user {
                 self = self.discover(&format!("{prefix}username"), user);
             }
-            self.secrets.push((format!("{prefix}password_file"), auth.password.clone()));
+            self.secrets
+                .push((format!("{prefix}password_file"), auth.password.clone()));
         }
         self
     }
 
     fn render(&self, dir: &Path) -> Result<String> {
         let mut listen: Vec<String> = self.tcp.iter().map(ToString::to_string).collect();
-        listen.extend(self.unix.iter().map(|name| format!("unix:{}", dir.join(name).display())));
+        listen.extend(
+            self.unix
+                .iter()
+                .map(|name| format!("unix:{}", dir.join(name).display())),
+        );
         let listen: Vec<String> = listen.iter().map(|addr| quoted(addr)).collect();
         let mut text = format!(
             "\n[[service]]\nname = {}\nprotocol = {}\nlisten = [{}]\n{}\n[service.discovery]\n{}",
@@ -219,19 +227,33 @@ mod tests {
     #[test]
     fn renders_what_the_contract_shows() {
         let dir = crate::scratch::Dir::new().unwrap();
-        let auth = Auth { user: Some("app".into()), password: "pw".into() };
+        let auth = Auth {
+            user: Some("app".into()),
+            password: "pw".into(),
+        };
         let service = Service::new("cache", "redis")
             .unwrap()
             .set("hold_timeout", "5s")
             .line("max_held = 7")
             .discover("kind", "sentinel")
             .login("sentinel_", Some(&auth));
-        let text = Config::new().unwrap().service(service).line("workers = 1").render(dir.path()).unwrap();
-        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part} in\n{text}"));
+        let text = Config::new()
+            .unwrap()
+            .service(service)
+            .line("workers = 1")
+            .render(dir.path())
+            .unwrap();
+        let at = |part: &str| {
+            text.find(part)
+                .unwrap_or_else(|| panic!("no {part} in\n{text}"))
+        };
         assert!(at("workers = 1") < at("[http]"));
         assert!(at("[http]") < at("[admin]") && at("[admin]") < at("[[service]]"));
         assert!(at("max_held = 7") < at("[service.discovery]"));
         assert!(at("[service.discovery]") < at("sentinel_password_file = "));
-        assert_eq!(std::fs::read_to_string(dir.join("cache-sentinel_password_file")).unwrap(), "pw\n");
+        assert_eq!(
+            std::fs::read_to_string(dir.join("cache-sentinel_password_file")).unwrap(),
+            "pw\n"
+        );
     }
 }

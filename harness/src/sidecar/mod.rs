@@ -1,6 +1,7 @@
 //! The real `pilotfish run`, with a written configuration, seen through its health, metrics and log.
 
 mod config;
+mod follow;
 mod http;
 mod watch;
 
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value as Json;
 
 pub use config::{Config, Service, quoted};
+pub use follow::LogFollow;
 pub use http::{Response, request};
 pub use watch::{Change, HealthWatch};
 
@@ -37,10 +39,14 @@ pub enum Until {
 
 /// The binary under test: `PILOTFISH_BIN`, which is set by the Makefile.
 pub fn binary() -> Result<PathBuf> {
-    let path = std::env::var_os("PILOTFISH_BIN").context("PILOTFISH_BIN does not say where the binary is")?;
+    let path = std::env::var_os("PILOTFISH_BIN")
+        .context("PILOTFISH_BIN does not say where the binary is")?;
     let path = PathBuf::from(path);
     if !path.is_file() {
-        bail!("PILOTFISH_BIN names {}, which does not exist: build it first", path.display());
+        bail!(
+            "PILOTFISH_BIN names {}, which does not exist: build it first",
+            path.display()
+        );
     }
     path.canonicalize().context("PILOTFISH_BIN")
 }
@@ -59,7 +65,11 @@ impl Sidecar {
         std::fs::write(&file, config.render(dir.path())?).context("writing proxy.toml")?;
         let mut launch = Launch::new("pilotfish", binary, &dir.join("pilotfish.log"))?;
         launch.command().arg("run").arg("-c").arg(&file);
-        let sidecar = Self { config, server: launch.start()?, dir };
+        let sidecar = Self {
+            config,
+            server: launch.start()?,
+            dir,
+        };
         if until != Until::Started {
             sidecar.wait_status("/livez", 200, START)?;
         }
@@ -88,7 +98,8 @@ impl Sidecar {
 
     /// Replaces the file; what the daemon makes of it takes SIGHUP.
     pub fn rewrite_config(&mut self, config: Config) -> Result<()> {
-        std::fs::write(self.config_file(), config.render(self.dir.path())?).context("writing proxy.toml")?;
+        std::fs::write(self.config_file(), config.render(self.dir.path())?)
+            .context("writing proxy.toml")?;
         self.config = config;
         Ok(())
     }
@@ -102,7 +113,9 @@ impl Sidecar {
     /// The Unix socket of a service.
     pub fn unix(&self, service: &str) -> Result<PathBuf> {
         let name = self.service(service)?.unix.as_ref();
-        Ok(self.dir.join(name.with_context(|| format!("service {service} has no Unix socket"))?))
+        Ok(self
+            .dir
+            .join(name.with_context(|| format!("service {service} has no Unix socket"))?))
     }
 
     /// A client of a service over TCP.
@@ -111,7 +124,11 @@ impl Sidecar {
     }
 
     fn service(&self, name: &str) -> Result<&Service> {
-        let found = self.config.services.iter().find(|service| service.name == name);
+        let found = self
+            .config
+            .services
+            .iter()
+            .find(|service| service.name == name);
         found.with_context(|| format!("there is no service {name} in the configuration"))
     }
 
@@ -121,12 +138,19 @@ impl Sidecar {
 
     /// A request on the admin socket.
     pub fn admin(&self, method: &str, path: &str, body: &str) -> Result<Response> {
-        request(&Target::from(self.admin_socket().as_path()), method, path, body, ANSWER)
+        request(
+            &Target::from(self.admin_socket().as_path()),
+            method,
+            path,
+            body,
+            ANSWER,
+        )
     }
 
     pub fn healthz(&self) -> Result<Json> {
         let response = self.http_get("/healthz")?;
-        serde_json::from_str(&response.body).with_context(|| format!("/healthz said {:?}", response.body))
+        serde_json::from_str(&response.body)
+            .with_context(|| format!("/healthz said {:?}", response.body))
     }
 
     /// The part of `/healthz` about one service.
@@ -135,18 +159,27 @@ impl Sidecar {
     }
 
     pub fn primary(&self, service: &str) -> Result<Option<SocketAddr>> {
-        Ok(self.service_health(service)?["primary"].as_str().and_then(|text| text.parse().ok()))
+        Ok(self.service_health(service)?["primary"]
+            .as_str()
+            .and_then(|text| text.parse().ok()))
     }
 
     /// Polls `/healthz` until `wanted`; the error shows the last answer and the log's tail.
-    pub fn wait_health(&self, what: &str, timeout: Duration, wanted: impl Fn(&Json) -> bool) -> Result<Json> {
+    pub fn wait_health(
+        &self,
+        what: &str,
+        timeout: Duration,
+        wanted: impl Fn(&Json) -> bool,
+    ) -> Result<Json> {
         let mut last = Json::Null;
         let outcome = wait::until(what, timeout, || {
             self.server.check_running()?;
             last = self.healthz()?;
             Ok(wanted(&last).then(|| last.clone()))
         });
-        outcome.map_err(|error| error.context(format!("/healthz said {last}; {}", self.server.log_tail())))
+        outcome.map_err(|error| {
+            error.context(format!("/healthz said {last}; {}", self.server.log_tail()))
+        })
     }
 
     pub fn wait_primary(&self, service: &str, addr: SocketAddr, timeout: Duration) -> Result<Json> {
@@ -164,7 +197,9 @@ impl Sidecar {
             last = format!("{} {}", response.status, response.body);
             Ok(response.status == status)
         });
-        outcome.map_err(|error| error.context(format!("{path} said {last}; {}", self.server.log_tail())))
+        outcome.map_err(|error| {
+            error.context(format!("{path} said {last}; {}", self.server.log_tail()))
+        })
     }
 
     /// Every sample of `/metrics` under `name{labels}` as it stands there.
@@ -174,7 +209,11 @@ impl Sidecar {
             let (name, value) = line.rsplit_once(' ')?;
             Some((name.to_owned(), value.parse().ok()?))
         };
-        Ok(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
+        Ok(text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(sample)
+            .collect())
     }
 
     /// The sum of all samples of `pilotfish_NAME` that have all of these labels, zero if there is none.
@@ -182,14 +221,28 @@ impl Sidecar {
         let full = format!("pilotfish_{name}");
         let matches = |key: &str| {
             let (base, rest) = key.split_once('{').unwrap_or((key, ""));
-            base == full && labels.iter().all(|(label, value)| rest.contains(&format!("{label}=\"{value}\"")))
+            base == full
+                && labels
+                    .iter()
+                    .all(|(label, value)| rest.contains(&format!("{label}=\"{value}\"")))
         };
-        Ok(self.metrics()?.iter().filter(|(key, _)| matches(key)).map(|(_, value)| value).sum())
+        Ok(self
+            .metrics()?
+            .iter()
+            .filter(|(key, _)| matches(key))
+            .map(|(_, value)| value)
+            .sum())
     }
 
     /// The log's lines that contain `pattern`.
     pub fn log_lines(&self, pattern: &str) -> Result<Vec<String>> {
-        Ok(self.server.log()?.lines().filter(|line| line.contains(pattern)).map(Into::into).collect())
+        Ok(self
+            .server
+            .log()?
+            .lines()
+            .filter(|line| line.contains(pattern))
+            .map(Into::into)
+            .collect())
     }
 
     /// Waits for a line that contains `pattern`.
@@ -203,5 +256,10 @@ impl Sidecar {
     /// Begins to record every change of a service's health.
     pub fn watch(&self, service: &str) -> Result<HealthWatch> {
         HealthWatch::start(self.config.http, service)
+    }
+
+    /// Begins to record the log, from its first line on (those before now get the time of now).
+    pub fn follow_log(&self) -> Result<LogFollow> {
+        LogFollow::start(self.server.log_path())
     }
 }

@@ -37,7 +37,10 @@ impl Change {
     }
 
     fn says_the_same(&self, other: &Self) -> bool {
-        Self { at: other.at, ..self.clone() } == *other
+        Self {
+            at: other.at,
+            ..self.clone()
+        } == *other
     }
 }
 
@@ -50,12 +53,18 @@ pub struct HealthWatch {
 
 impl HealthWatch {
     pub(super) fn start(http: SocketAddr, service: &str) -> Result<Self> {
-        let (changes, stop) = (Arc::new(Mutex::new(Vec::<Change>::new())), Arc::new(AtomicBool::new(false)));
+        let (changes, stop) = (
+            Arc::new(Mutex::new(Vec::<Change>::new())),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (list, end, service) = (changes.clone(), stop.clone(), service.to_owned());
         let poll = move || {
             while !end.load(Ordering::Relaxed) {
                 let answer = request(&Target::from(http), "GET", "/healthz", "", ANSWER);
-                if let Some(json) = answer.ok().and_then(|answer| serde_json::from_str::<Json>(&answer.body).ok()) {
+                if let Some(json) = answer
+                    .ok()
+                    .and_then(|answer| serde_json::from_str::<Json>(&answer.body).ok())
+                {
                     let change = Change::from(&json, &service);
                     let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
                     if !list.last().is_some_and(|last| last.says_the_same(&change)) {
@@ -65,13 +74,23 @@ impl HealthWatch {
                 std::thread::sleep(PAUSE);
             }
         };
-        let thread = std::thread::Builder::new().name("health-watch".into()).spawn(poll).context("a health watch")?;
-        Ok(Self { changes, stop, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("health-watch".into())
+            .spawn(poll)
+            .context("a health watch")?;
+        Ok(Self {
+            changes,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// The state when the watch began, then every change.
     pub fn changes(&self) -> Vec<Change> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.changes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

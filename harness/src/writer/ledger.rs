@@ -57,27 +57,35 @@ impl Ledger {
     pub fn error_counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for write in self.errors() {
-            *counts.entry(write.result.clone().err().unwrap_or_default()).or_insert(0) += 1;
+            *counts
+                .entry(write.result.clone().err().unwrap_or_default())
+                .or_insert(0) += 1;
         }
         counts
     }
 
     /// The first acknowledgement after `t`, whenever the write began.
     pub fn first_ack_after(&self, t: Instant) -> Option<&Write> {
-        self.acked().filter(|write| write.ended >= t).min_by_key(|write| write.ended)
+        self.acked()
+            .filter(|write| write.ended >= t)
+            .min_by_key(|write| write.ended)
     }
 
     /// The first acknowledged write that ended after `t` and that the new master has, given those it does not have.
     pub fn first_lasting_ack_after(&self, t: Instant, missing: &[Write]) -> Option<&Write> {
         let lost = |write: &&Write| missing.iter().any(|other| other.seq == write.seq);
-        self.acked().filter(|write| write.ended >= t && !lost(write)).min_by_key(|write| write.ended)
+        self.acked()
+            .filter(|write| write.ended >= t && !lost(write))
+            .min_by_key(|write| write.ended)
     }
 
     /// The longest time without an acknowledgement, and when it began.
     pub fn longest_gap(&self) -> Option<(Instant, Duration)> {
         let mut acks: Vec<Instant> = self.acked().map(|write| write.ended).collect();
         acks.sort_unstable();
-        acks.windows(2).map(|pair| (pair[0], pair[1].duration_since(pair[0]))).max_by_key(|(_, gap)| *gap)
+        acks.windows(2)
+            .map(|pair| (pair[0], pair[1].duration_since(pair[0])))
+            .max_by_key(|(_, gap)| *gap)
     }
 
     /// The latency of acknowledged writes that `fraction` of them do not exceed; zero if there are none.
@@ -85,7 +93,9 @@ impl Ledger {
         let mut took: Vec<Duration> = self.acked().map(Write::took).collect();
         took.sort_unstable();
         let index = ((took.len() as f64 * fraction).ceil() as usize).saturating_sub(1);
-        took.get(index.min(took.len().saturating_sub(1))).copied().unwrap_or_default()
+        took.get(index.min(took.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The acknowledged write that took longest.
@@ -98,9 +108,15 @@ impl Ledger {
         let acked: Vec<&Write> = self.acked().collect();
         let mut missing = Vec::new();
         for chunk in acked.chunks(500) {
-            let keys: Vec<String> = chunk.iter().map(|write| key(&self.label, write.seq)).collect();
-            let commands: Vec<Vec<&str>> = keys.iter().map(|key| vec!["GET", key.as_str()]).collect();
-            let replies = conn.pipeline(&commands).context("looking for the acknowledged writes")?;
+            let keys: Vec<String> = chunk
+                .iter()
+                .map(|write| key(&self.label, write.seq))
+                .collect();
+            let commands: Vec<Vec<&str>> =
+                keys.iter().map(|key| vec!["GET", key.as_str()]).collect();
+            let replies = conn
+                .pipeline(&commands)
+                .context("looking for the acknowledged writes")?;
             for (write, reply) in chunk.iter().zip(replies) {
                 if reply.ok()? != Value::Bulk(write.seq.to_string().into_bytes()) {
                     missing.push((*write).clone());
@@ -113,7 +129,10 @@ impl Ledger {
 
 /// How many of `writes` were acknowledged later than `grace` after `t`.
 pub fn later_than(writes: &[Write], t: Instant, grace: Duration) -> usize {
-    writes.iter().filter(|write| write.ended > t + grace).count()
+    writes
+        .iter()
+        .filter(|write| write.ended > t + grace)
+        .count()
 }
 
 #[cfg(test)]
@@ -130,14 +149,26 @@ mod tests {
             let server = RedisServer::start(&RedisConf::default()).unwrap();
             let writer = Writer::start(Options::new("w", server.addr, mode)).unwrap();
             let t0 = Instant::now();
-            writer.wait_ack_after(t0 + Duration::from_millis(300), Duration::from_secs(5)).unwrap();
+            writer
+                .wait_ack_after(t0 + Duration::from_millis(300), Duration::from_secs(5))
+                .unwrap();
             let ledger = writer.stop();
             assert_eq!(ledger.errors().count(), 0, "{:?}", ledger.error_counts());
             assert!(ledger.acked().count() > 30);
-            assert!(ledger.missing_from(server.conn().unwrap()).unwrap().is_empty());
-            server.command(&["DEL", &key("w", 3), &key("w", 5)]).unwrap();
+            assert!(
+                ledger
+                    .missing_from(server.conn().unwrap())
+                    .unwrap()
+                    .is_empty()
+            );
+            server
+                .command(&["DEL", &key("w", 3), &key("w", 5)])
+                .unwrap();
             let missing = ledger.missing_from(server.conn().unwrap()).unwrap();
-            assert_eq!(missing.iter().map(|write| write.seq).collect::<Vec<_>>(), [3, 5]);
+            assert_eq!(
+                missing.iter().map(|write| write.seq).collect::<Vec<_>>(),
+                [3, 5]
+            );
             assert_eq!(later_than(&missing, t0, Duration::from_secs(60)), 0);
         }
     }
@@ -149,16 +180,23 @@ mod tests {
             let mut options = Options::new("w", server.addr, mode);
             options.timeout = Duration::from_millis(400);
             let writer = Writer::start(options).unwrap();
-            writer.wait_ack_after(Instant::now(), Duration::from_secs(5)).unwrap();
+            writer
+                .wait_ack_after(Instant::now(), Duration::from_secs(5))
+                .unwrap();
             server.server().freeze().unwrap();
             std::thread::sleep(Duration::from_secs(1));
             server.server().thaw().unwrap();
-            writer.wait_ack_after(Instant::now(), Duration::from_secs(5)).unwrap();
+            writer
+                .wait_ack_after(Instant::now(), Duration::from_secs(5))
+                .unwrap();
             let ledger = writer.stop();
             let errors = ledger.errors().count();
             match mode {
                 Mode::PerRequest => assert!(errors > 60, "{errors}"),
-                Mode::Kept { .. } => assert!((4..=12).contains(&errors) && ledger.skipped > 100, "{errors}"),
+                Mode::Kept { .. } => assert!(
+                    (4..=12).contains(&errors) && ledger.skipped > 100,
+                    "{errors}"
+                ),
             }
             assert!(ledger.longest_gap().unwrap().1 >= Duration::from_millis(500));
         }

@@ -89,12 +89,20 @@ pub struct Writer {
 impl Writer {
     pub fn start(options: Options) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let schedule = Schedule { options: Arc::new(options.clone()), shared: shared.clone(), workers: Vec::new() };
+        let schedule = Schedule {
+            options: Arc::new(options.clone()),
+            shared: shared.clone(),
+            workers: Vec::new(),
+        };
         let scheduler = std::thread::Builder::new()
             .name(format!("writer-{}", options.label))
             .spawn(move || schedule.run())
             .context("starting a writer")?;
-        Ok(Self { options, shared, scheduler: Some(scheduler) })
+        Ok(Self {
+            options,
+            shared,
+            scheduler: Some(scheduler),
+        })
     }
 
     /// What is known so far. Writes in flight are not in it.
@@ -112,15 +120,26 @@ impl Writer {
         let deadline = Instant::now() + timeout;
         let mut writes = self.shared.lock();
         loop {
-            if let Some(write) = writes.iter().find(|write| write.is_acked() && write.started >= t) {
+            if let Some(write) = writes
+                .iter()
+                .find(|write| write.is_acked() && write.started >= t)
+            {
                 return Ok(write.ended);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let last = writes.last().map(|write| format!("{:?}", write.result));
-                bail!("{}: no write was acknowledged for {timeout:?}; the last: {last:?}", self.options.label);
+                bail!(
+                    "{}: no write was acknowledged for {timeout:?}; the last: {last:?}",
+                    self.options.label
+                );
             }
-            writes = self.shared.recorded.wait_timeout(writes, left).unwrap_or_else(PoisonError::into_inner).0;
+            writes = self
+                .shared
+                .recorded
+                .wait_timeout(writes, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 

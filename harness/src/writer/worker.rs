@@ -25,9 +25,16 @@ impl Worker {
     pub(super) fn start(options: Arc<Options>, shared: Arc<Shared>) -> io::Result<Self> {
         let (jobs, inbox) = sync_channel(1);
         let busy = Arc::new(AtomicBool::new(false));
-        let client = Client { options, shared, busy: busy.clone(), kept: None };
-        let thread =
-            std::thread::Builder::new().name("writer".into()).stack_size(STACK).spawn(move || client.run(inbox))?;
+        let client = Client {
+            options,
+            shared,
+            busy: busy.clone(),
+            kept: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("writer".into())
+            .stack_size(STACK)
+            .spawn(move || client.run(inbox))?;
         Ok(Self { jobs, busy, thread })
     }
 
@@ -54,7 +61,12 @@ impl Client {
         for seq in inbox {
             let started = Instant::now();
             let result = self.write(seq, started + self.options.timeout);
-            let write = Write { seq, started, ended: Instant::now(), result: result.map_err(|e| format!("{e:#}")) };
+            let write = Write {
+                seq,
+                started,
+                ended: Instant::now(),
+                result: result.map_err(|e| format!("{e:#}")),
+            };
             self.shared.lock().push(write);
             self.shared.recorded.notify_all();
             self.busy.store(false, Ordering::Release);
@@ -84,7 +96,11 @@ impl Client {
             }
             self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
         }
-        Conn::connect_auth(&self.options.target, self.options.auth.as_ref(), left(deadline)?)
+        Conn::connect_auth(
+            &self.options.target,
+            self.options.auth.as_ref(),
+            left(deadline)?,
+        )
     }
 }
 
