@@ -1,5 +1,6 @@
 //! Debian's HAProxy: with the usual Redis recipe, to compare failovers, or as a plain relay, to compare costs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::SocketAddr;
@@ -59,7 +60,10 @@ impl HaProxy {
         };
         wait::until_true("haproxy to be ready", START, || {
             proxy.server.check_running()?;
-            Ok(proxy.servers_up()?.len() == 1)
+            // All servers count as up until their second failed check.
+            let states = proxy.server_states()?;
+            let settled = |state: &String| state == "UP" || state == "DOWN" || state == "no check";
+            Ok(states.values().all(settled) && proxy.servers_up()?.len() == 1)
         })?;
         Ok(proxy)
     }
@@ -70,21 +74,30 @@ impl HaProxy {
 
     /// The servers it would send a client to.
     pub fn servers_up(&self) -> Result<Vec<String>> {
+        let states = self.server_states()?.into_iter();
+        Ok(states
+            .filter(|(_, state)| state == "UP" || state == "no check")
+            .map(|(name, _)| name)
+            .collect())
+    }
+
+    /// Each server as HAProxy's statistics show it: `UP`, `DOWN`, `UP 1/2` on the way, `no check`, or `INI` when a check
+    /// has not been made yet.
+    pub fn server_states(&self) -> Result<BTreeMap<String, String>> {
         let mut socket =
             UnixStream::connect(&self.stats).context("connecting to haproxy's stats socket")?;
         socket.write_all(b"show stat\n")?;
         let mut csv = String::new();
         socket.read_to_string(&mut csv)?;
-        let up = |line: &str| {
+        let state = |line: &str| {
             let fields: Vec<&str> = line.split(',').collect();
-            let (name, status) = (*fields.get(1)?, *fields.get(17)?);
-            let checked = fields
-                .get(36)
-                .is_some_and(|check| !check.is_empty() && !check.starts_with("INI"));
-            let good = status == "no check" || (status.starts_with("UP") && checked);
-            (name.starts_with("node") && good).then(|| name.to_owned())
+            let (name, status, check) = (*fields.get(1)?, *fields.get(17)?, *fields.get(36)?);
+            let unchecked = status != "no check" && (check.is_empty() || check.starts_with("INI"));
+            let state = if unchecked { "INI" } else { status };
+            name.starts_with("node")
+                .then(|| (name.to_owned(), state.to_owned()))
         };
-        Ok(csv.lines().filter_map(up).collect())
+        Ok(csv.lines().filter_map(state).collect())
     }
 }
 

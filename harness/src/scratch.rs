@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tempfile::TempDir;
 
@@ -74,6 +74,8 @@ fn clean_up() {
     let children = lock(&CHILDREN);
     for pid in children.iter().filter_map(|raw| Pid::from_raw(*raw)) {
         let _ = kill_process(pid, Signal::KILL);
+        // Dead before their directories go; its owner may have reaped it already.
+        let _ = waitpid(Some(pid), WaitOptions::empty());
     }
     for dir in lock(&DIRS).iter() {
         let _ = std::fs::remove_dir_all(dir);
