@@ -83,6 +83,15 @@ impl RedisCluster {
         // Sentinel asks a replica it has just found at once, and then only every 10 s: let it find a good one.
         wait::until_true("the replicas to follow the master", START, || {
             cluster.replicas_follow(monitor)
+        })
+        .map_err(|error| {
+            error.context(
+                cluster
+                    .nodes
+                    .iter()
+                    .map(|it| it.server().log_tail() + "\n")
+                    .collect::<String>(),
+            )
         })?;
         cluster.with_sentinels(monitor)
     }

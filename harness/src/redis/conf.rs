@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{MASTER_NAME, Options};
+use crate::certs::Certs;
 use crate::resp::Auth;
 
 /// Certificate files, the same for all servers.
@@ -15,6 +16,18 @@ pub struct Tls {
     pub key: PathBuf,
     /// Clients must show a certificate too.
     pub client_certs: bool,
+}
+
+impl From<&Certs> for Tls {
+    fn from(certs: &Certs) -> Self {
+        let (ca, cert, key) = (certs.ca.clone(), certs.cert.clone(), certs.key.clone());
+        Self {
+            ca,
+            cert,
+            key,
+            client_certs: false,
+        }
+    }
 }
 
 impl Tls {

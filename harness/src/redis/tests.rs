@@ -1,6 +1,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::certs::Certs;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -73,4 +74,24 @@ fn a_server_alone() {
     assert!(server.conn().is_err());
     server.restart().unwrap();
     assert_eq!(server.command(&["GET", "key"]).unwrap(), Value::Nil);
+}
+
+#[test]
+fn everything_over_tls() {
+    let certs = Certs::make(&["127.0.0.1", "localhost"]).unwrap();
+    let options = Options {
+        tls: Some(Tls::from(&certs)),
+        ..Options::default()
+    };
+    let cluster = RedisCluster::start(options).unwrap();
+    assert_ne!(cluster.node(0).addr, cluster.node(0).control);
+    // Not a Redis reply to a plaintext client.
+    let mut plain = Conn::connect(&Target::from(cluster.node(0).addr), ANSWER).unwrap();
+    assert!(plain.command(&["PING"]).is_err());
+    let announcements = cluster.announcements().unwrap();
+    let t0 = Instant::now();
+    cluster.failover(2).unwrap();
+    let first = announcements.wait_announcement(t0, LONG).unwrap();
+    let new = cluster.wait_new_master(0, LONG).unwrap();
+    assert_eq!(first.switch_to(), Some(cluster.node(new).addr));
 }
