@@ -67,7 +67,9 @@ fn is_host_name(host: &str) -> bool {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     // All digits and dots is a mistyped IPv4 address, not a name.
     let numeric = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -102,8 +104,9 @@ impl FromStr for Addr {
             let (host, port) = rest
                 .split_once("]:")
                 .ok_or_else(|| AddrError::NoPort(text.to_owned()))?;
-            let ip: std::net::Ipv6Addr =
-                host.parse().map_err(|_| AddrError::BadHost(host.to_owned()))?;
+            let ip: std::net::Ipv6Addr = host
+                .parse()
+                .map_err(|_| AddrError::BadHost(host.to_owned()))?;
             return Ok(Self::Ip(SocketAddr::new(ip.into(), parse_port(port)?)));
         }
         let (host, port) = text

@@ -2,6 +2,7 @@
 //!
 //! A protocol is a folder here and one line in [`PROTOCOLS`].
 
+pub mod fixed;
 pub mod redis;
 pub mod spec;
 pub mod tcp;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::monitor::Watcher;
+use crate::net::tls::TlsError;
 pub use spec::{Discovery, ProtocolKind, ServiceSpec};
 
 /// The protocols there are.
@@ -19,7 +21,21 @@ pub static PROTOCOLS: [&dyn Protocol; 2] = [&redis::Redis, &tcp::Tcp];
 /// A wire protocol: makes a [`Wire`] for each service that speaks it.
 pub trait Protocol: Sync + 'static {
     fn kind(&self) -> ProtocolKind;
-    fn bind(&self, spec: &ServiceSpec) -> Arc<dyn Wire>;
+    /// # Errors
+    /// When the service's files cannot be used, or it is not one for this protocol.
+    fn bind(&self, spec: &ServiceSpec) -> Result<Arc<dyn Wire>, WireError>;
+}
+
+/// Why a service cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    #[error("protocol {protocol} cannot be discovered by {discovery}")]
+    Discovery {
+        protocol: &'static str,
+        discovery: &'static str,
+    },
 }
 
 /// Why a client is told off before it was given a session.

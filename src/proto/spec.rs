@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::net::tls::TlsSettings;
 use crate::secret::Credentials;
+/// What replica listeners do while no replica is fit.
+pub use crate::topology::pick::Fallback as ReplicaFallback;
 
 /// The wire protocols a service can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +52,6 @@ pub struct ListenSpec {
     pub replica_fallback: ReplicaFallback,
     /// Permission bits of Unix sockets.
     pub socket_mode: u32,
-}
-
-/// What replica listeners do while no replica is fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReplicaFallback {
-    Primary,
-    Hold,
-    Refuse,
 }
 
 /// The service's bounds and times.

@@ -1,0 +1,113 @@
+//! Sessions: accept, admit, hold, connect, relay, close. One task owns both sockets of a session.
+
+pub mod admit;
+pub mod connect;
+pub mod listener;
+pub mod metrics;
+pub mod refuse;
+pub mod relay;
+pub mod session;
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::addr::Addr;
+use crate::clock::Clock;
+use crate::drain::Drain;
+use crate::gate::Gate;
+use crate::net::dial::Dialer;
+use crate::proto::Wire;
+use crate::proto::spec::Limits;
+use crate::signal::Signal;
+use crate::topology::Role;
+use crate::topology::cell::TopologyReader;
+use crate::topology::pick::Fallback;
+use admit::Admission;
+use metrics::{RoleMetrics, ServiceMetrics};
+
+/// What all sessions of a service share.
+pub struct Service {
+    pub name: Arc<str>,
+    pub wire: Arc<dyn Wire>,
+    pub topology: TopologyReader,
+    pub gate: Arc<Gate>,
+    pub signal: Arc<Signal>,
+    pub drain: Arc<Drain>,
+    pub limits: Limits,
+    pub fallback: Fallback,
+    pub dialer: Dialer,
+    pub clock: Clock,
+    /// Where to say that an endpoint did not take a connection.
+    pub hints: mpsc::Sender<Addr>,
+    pub admission: Admission,
+    /// `max_connecting` permits: the pace at which held clients are let go.
+    pub connecting: Semaphore,
+    pub metrics: ServiceMetrics,
+}
+
+/// What all sessions of one role on one data thread share.
+pub struct Door {
+    pub service: Arc<Service>,
+    pub role: Role,
+    pub thread: usize,
+    pub metrics: RoleMetrics,
+}
+
+/// Why a session ended; each has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    ClientClosed,
+    ClientError,
+    UpstreamClosed,
+    UpstreamError,
+    /// Its endpoint is not the right one any more.
+    Switched,
+    /// The client left while it was held.
+    HeldClientLeft,
+    /// No primary within `hold_timeout`.
+    HoldTimeout,
+    /// `max_held` clients wait already.
+    HoldFull,
+    /// `max_connections` is reached.
+    TooMany,
+    /// No replica is fit, and the config says to refuse.
+    NoReplica,
+    IdleTimeout,
+    /// Closed at shutdown.
+    Drained,
+}
+
+impl EndReason {
+    pub const ALL: [Self; 12] = [
+        Self::ClientClosed,
+        Self::ClientError,
+        Self::UpstreamClosed,
+        Self::UpstreamError,
+        Self::Switched,
+        Self::HeldClientLeft,
+        Self::HoldTimeout,
+        Self::HoldFull,
+        Self::TooMany,
+        Self::NoReplica,
+        Self::IdleTimeout,
+        Self::Drained,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client-closed",
+            Self::ClientError => "client-error",
+            Self::UpstreamClosed => "upstream-closed",
+            Self::UpstreamError => "upstream-error",
+            Self::Switched => "switched",
+            Self::HeldClientLeft => "held-client-left",
+            Self::HoldTimeout => "hold-timeout",
+            Self::HoldFull => "hold-full",
+            Self::TooMany => "too-many",
+            Self::NoReplica => "no-replica",
+            Self::IdleTimeout => "idle-timeout",
+            Self::Drained => "drained",
+        }
+    }
+}

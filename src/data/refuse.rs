@@ -1,0 +1,49 @@
+//! Telling a client, in its own words, that it cannot have a session.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::{Door, EndReason};
+use crate::net::Stream;
+use crate::proto::Refusal;
+
+/// How long a client that speaks first may take to do so, and then to hang up.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of a request that are read and thrown away while a client is told off.
+const DISCARDED: u64 = 1 << 20;
+
+/// Says `why` and closes. With too many at it already, the connection is just closed.
+pub async fn tell(mut client: Stream, door: &Door, why: Refusal) {
+    let service = &door.service;
+    let Some(_place) = service.admission.refusing.take() else {
+        return;
+    };
+    let Some(words) = service.wire.refusal(why) else {
+        let _ = end(client, EndReason::TooMany).await;
+        return;
+    };
+    if service.wire.client_speaks_first() {
+        // As the answer to a request: an unexpected word would be taken for the answer to the next.
+        let mut first = [0; 1024];
+        match timeout(PATIENCE, client.read(&mut first)).await {
+            Ok(Ok(n)) if n > 0 => {}
+            _ => return,
+        }
+    }
+    if client.write_all(&words).await.is_err() || client.shutdown().await.is_err() {
+        return;
+    }
+    // Closing with a request unread would send RST, and the words would be lost on their way.
+    let mut rest = client.take(DISCARDED);
+    let _ = timeout(PATIENCE, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+}
+
+/// Closes without a word.
+pub async fn end(mut client: Stream, reason: EndReason) -> EndReason {
+    let _ = client.shutdown().await;
+    client.discard_received(64 * 1024);
+    reason
+}

@@ -1,0 +1,100 @@
+//! Large values from socket to socket through a pipe, without copying them into the process.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use tokio::io::Interest;
+
+use crate::net::Stream;
+
+/// Asked of the kernel; what it grants may be less, and counts pages, not bytes.
+const PIPE_SIZE: usize = 256 * 1024;
+
+/// Pipes kept for later.
+const KEPT: usize = 16;
+
+thread_local! {
+    static STORE: RefCell<Vec<(OwnedFd, OwnedFd)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A pipe and the bytes in it. Lent to one direction of one session while a large value passes.
+#[derive(Debug)]
+pub struct Pipe {
+    /// Read end, write end; only `None` while being dropped.
+    ends: Option<(OwnedFd, OwnedFd)>,
+    held: usize,
+}
+
+impl Pipe {
+    /// `None` when there is no descriptor to spare: then bytes are copied.
+    pub fn take() -> Option<Self> {
+        let ends = STORE.with_borrow_mut(Vec::pop).or_else(|| {
+            let ends = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
+            // Without the larger size it only takes more turns.
+            let _ = fcntl_setpipe_size(&ends.1, PIPE_SIZE);
+            Some(ends)
+        })?;
+        Some(Self {
+            ends: Some(ends),
+            held: 0,
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// Moves what has arrived on `from` into the empty pipe; 0 is the end of the stream.
+    pub fn poll_fill(&mut self, from: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let (Some(fd), Some((_, into))) = (from.plain_fd(), &self.ends) else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        loop {
+            ready!(from.poll_read_ready(cx))?;
+            let moved = from.try_io(Interest::READABLE, || move_bytes(fd, into, PIPE_SIZE));
+            match moved {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
+                Ok(n) => {
+                    self.held += n;
+                    return Poll::Ready(Ok(n));
+                }
+            }
+        }
+    }
+
+    /// One try to move what the pipe holds to `to`. `WouldBlock`: see [`Stream::poll_write_ready`].
+    pub fn try_empty(&mut self, to: &Stream) -> io::Result<usize> {
+        let (Some(fd), Some((from, _))) = (to.plain_fd(), &self.ends) else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let held = self.held;
+        let moved = to.try_io(Interest::WRITABLE, || move_bytes(from, fd, held))?;
+        self.held -= moved.min(held);
+        Ok(moved)
+    }
+}
+
+fn move_bytes(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    Ok(splice(from, None, to, None, most, flags)?)
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // A pipe with bytes in it would leak them into another session.
+        if self.held > 0 {
+            return;
+        }
+        let Some(ends) = self.ends.take() else { return };
+        let _ = STORE.try_with(|store| {
+            let mut store = store.borrow_mut();
+            if store.len() < KEPT {
+                store.push(ends);
+            }
+        });
+    }
+}

@@ -1,0 +1,69 @@
+//! File descriptors: how many there may be, and which errors mean that something has run out.
+
+use std::io;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// Kept free for logs, probes, health, admin and the pipes of the relay.
+const RESERVED: u64 = 256;
+
+/// Raises the soft limit of descriptors to the hard one and returns it.
+pub fn raise_limit() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum || limit.current.is_some() && limit.maximum.is_none() {
+        let raised = rustix::process::Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            limit = getrlimit(Resource::Nofile);
+        }
+    }
+    limit.current.unwrap_or(u64::MAX)
+}
+
+/// How many sessions fit below `limit` descriptors, with two sockets each and enough left for the
+/// control side to stay reachable (guarantee G6).
+pub fn session_budget(limit: u64) -> usize {
+    let reserved = RESERVED.min(limit / 2);
+    usize::try_from((limit - reserved) / 2).unwrap_or(usize::MAX)
+}
+
+/// Whether `error` says that this host ran out of descriptors or memory: wait, then go on.
+pub fn is_resource_error(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_control_side_keeps_its_share() {
+        for (limit, sessions) in [(1024, 384), (256, 64), (20_000, 9_872), (0, 0)] {
+            assert_eq!(session_budget(limit), sessions);
+        }
+    }
+
+    #[test]
+    fn running_out_is_told_from_a_lost_connection() {
+        for (code, out) in [
+            (24, true),
+            (23, true),
+            (105, true),
+            (12, true),
+            (103, false),
+            (11, false),
+        ] {
+            assert_eq!(
+                is_resource_error(&io::Error::from_raw_os_error(code)),
+                out,
+                "{code}"
+            );
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! `static` discovery: the first server of a list that accepts connections.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::spec::{NodeSpec, StaticSpec};
+use crate::addr::Addr;
+use crate::clock::Moment;
+use crate::monitor::{Judge, NodeReport, Outlet, Trouble, Verdict, Watcher, drive};
+use crate::net::dial::Dialer;
+use crate::topology::Cause;
+use crate::topology::reduce::Conclusion;
+
+/// A connect that takes longer proves nothing.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// Between tries of a server that did not accept.
+const EAGER: Duration = Duration::from_millis(100);
+
+/// Watches the servers of one list.
+pub struct FixedWatcher {
+    pub spec: StaticSpec,
+}
+
+/// Whether a server accepted a connection, and why not.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub node: usize,
+    pub accepts: Result<(), String>,
+}
+
+impl Watcher for FixedWatcher {
+    fn watch(self: Box<Self>, outlet: Outlet) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.run(outlet))
+    }
+}
+
+impl FixedWatcher {
+    async fn run(self: Box<Self>, outlet: Outlet) {
+        let Outlet {
+            clock,
+            dialer,
+            mut hints,
+            mut publisher,
+            ..
+        } = outlet;
+        let (seen_tx, mut seen) = mpsc::channel(64);
+        let mut tasks = JoinSet::new();
+        let mut again: BTreeMap<Addr, Arc<Notify>> = BTreeMap::new();
+        for (index, node) in self.spec.nodes.iter().enumerate() {
+            publisher
+                .writer
+                .name_endpoint(node.addr.clone(), node.server_name.clone());
+            let wake = Arc::new(Notify::new());
+            again.insert(node.addr.clone(), wake.clone());
+            let interval = self.spec.probe_interval;
+            tasks.spawn(knock(
+                index,
+                node.clone(),
+                dialer.clone(),
+                interval,
+                wake,
+                seen_tx.clone(),
+            ));
+        }
+        tasks.spawn(async move {
+            while let Some(addr) = hints.recv().await {
+                if let Some(wake) = again.get(&addr) {
+                    wake.notify_one();
+                }
+            }
+        });
+        let mut judge = FixedJudge::new(&self.spec);
+        drive(&mut judge, &clock, &mut seen, &mut publisher, |_| {}).await;
+    }
+}
+
+async fn knock(
+    node: usize,
+    spec: NodeSpec,
+    dialer: Dialer,
+    interval: Duration,
+    wake: Arc<Notify>,
+    seen: mpsc::Sender<Seen>,
+) {
+    loop {
+        let limit = CONNECT_WITHIN.min(interval.max(EAGER * 2));
+        let dialled = dialer
+            .dial(&spec.addr, spec.server_name.as_deref(), limit)
+            .await;
+        let accepts = dialled.map(drop).map_err(|e| e.to_string());
+        let pause = if accepts.is_ok() {
+            interval
+        } else {
+            EAGER.min(interval)
+        };
+        if seen.send(Seen { node, accepts }).await.is_err() {
+            return;
+        }
+        let _ = timeout(pause, wake.notified()).await;
+    }
+}
+
+/// The state of one list. Pure.
+pub struct FixedJudge {
+    nodes: Vec<(Addr, Option<(Result<(), String>, Moment)>)>,
+    lease: Duration,
+    current: Option<Addr>,
+    evidence_at: Moment,
+}
+
+impl FixedJudge {
+    pub fn new(spec: &StaticSpec) -> Self {
+        Self {
+            nodes: spec.nodes.iter().map(|n| (n.addr.clone(), None)).collect(),
+            lease: spec.probe_interval + CONNECT_WITHIN + EAGER * 3,
+            current: None,
+            evidence_at: Moment::default(),
+        }
+    }
+
+    fn report(&self, now: Moment, index: usize) -> NodeReport {
+        let (address, said) = &self.nodes[index];
+        let (role, detail) = match said {
+            Some((Ok(()), at)) if now.since(*at) <= self.lease => ("up", None),
+            Some((Err(why), _)) => ("down", Some(why.clone())),
+            Some((Ok(()), _)) => ("unknown", Some("no answer for too long".to_owned())),
+            None => ("unknown", None),
+        };
+        NodeReport {
+            address: address.clone(),
+            role,
+            up: role == "up",
+            lag_bytes: None,
+            detail,
+        }
+    }
+}
+
+impl Judge for FixedJudge {
+    type Seen = Seen;
+
+    fn see(&mut self, now: Moment, seen: Seen) {
+        if let Some((_, said)) = self.nodes.get_mut(seen.node) {
+            *said = Some((seen.accepts, now));
+            self.evidence_at = now;
+        }
+    }
+
+    fn judge(&mut self, now: Moment) -> Verdict {
+        let nodes: Vec<NodeReport> = (0..self.nodes.len()).map(|i| self.report(now, i)).collect();
+        let primary = nodes.iter().find(|n| n.up).map(|n| n.address.clone());
+        let cause = match (&self.current, &primary) {
+            (None, None) => Cause::Start,
+            (None, Some(_)) => Cause::Proven,
+            (Some(_), None) => Cause::Unproven,
+            (Some(was), Some(is)) if was == is => Cause::Returned,
+            (Some(_), Some(_)) => Cause::Reachable,
+        };
+        if primary.is_some() {
+            self.current.clone_from(&primary);
+        }
+        let down = |n: &NodeReport| {
+            let why = n.detail.clone()?;
+            Some(Trouble::Source {
+                name: n.address.to_string(),
+                why,
+            })
+        };
+        let mut troubles: Vec<Trouble> = nodes.iter().filter_map(down).collect();
+        if primary.is_none() {
+            troubles.insert(0, Trouble::NoPrimary);
+        }
+        Verdict {
+            fence: false,
+            evidence_at: self.evidence_at,
+            troubles,
+            nodes,
+            sources: Vec::new(),
+            probes: BTreeMap::new(),
+            ask_again: 0,
+            recheck: Some(now + EAGER),
+            notes: Vec::new(),
+            conclusion: Conclusion {
+                primary,
+                term: None,
+                cause,
+                replicas: Vec::new(),
+            },
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What the sidecar tells about itself: metrics, health, log.
+
+pub mod metrics;
+pub mod view;
