@@ -44,6 +44,19 @@ pub struct MonitorMetrics {
     pub show: Arc<dyn Fn(&Verdict) + Send + Sync>,
 }
 
+impl MonitorMetrics {
+    pub fn new(registry: &crate::telemetry::metrics::Registry, service: &str) -> Self {
+        let l = [("service", service)];
+        Self {
+            switch_seconds: registry.histogram("pilotfish_switch_seconds", &l),
+            probe_seconds: registry.histogram("pilotfish_probe_seconds", &l),
+            generation: registry.gauge("pilotfish_generation", &l),
+            switches: Arc::new(|_| {}),
+            show: Arc::new(|_| {}),
+        }
+    }
+}
+
 impl Publisher {
     /// Makes a verdict true for everybody. The order matters: a fence shuts before a topology
     /// changes and opens after it, so that nobody passes in between to what was there before.

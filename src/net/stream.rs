@@ -1,11 +1,12 @@
 //! One type for every kind of connection a session can have.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
@@ -59,20 +60,31 @@ impl Stream {
 
     /// Completes when the peer has ended its side or the connection broke. What it sent before stays
     /// unread in the kernel. Cancel safe.
+    ///
+    /// It watches a duplicate of the descriptor: looking past unread data means to forget that there
+    /// is some, and the stream itself must not forget it.
     pub async fn peer_gone(&self) {
+        let Some(watch) = self.duplicate() else {
+            // No descriptor to spare: the end is then noticed when the client is served.
+            return std::future::pending().await;
+        };
         loop {
-            let ready = match self {
-                Self::Tcp(s) => s.ready(Interest::READABLE).await,
-                Self::Unix(s) => s.ready(Interest::READABLE).await,
-                Self::Tls(s) => s.get_ref().0.ready(Interest::READABLE).await,
-            };
-            if ready.map_or(true, |r| r.is_read_closed() || r.is_error()) {
+            let Ok(mut guard) = watch.ready(Interest::READABLE).await else { return };
+            if guard.ready().is_read_closed() || guard.ready().is_error() {
                 return;
             }
-            // Data is waiting; only the next event can be the end.
-            let _: io::Result<()> =
-                self.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
+            // Data is waiting; only a later event can be the end.
+            guard.clear_ready_matching(Ready::READABLE);
         }
+    }
+
+    fn duplicate(&self) -> Option<AsyncFd<OwnedFd>> {
+        let fd = match self {
+            Self::Tcp(s) => s.as_fd(),
+            Self::Unix(s) => s.as_fd(),
+            Self::Tls(s) => s.get_ref().0.as_fd(),
+        };
+        AsyncFd::register_with_interest(fd.try_clone_to_owned().ok()?, Interest::READABLE).ok()
     }
 
     /// Takes what has arrived and throws it away, so that closing sends FIN and not RST.

@@ -48,8 +48,8 @@ pub enum Stop {
     Finished,
     /// The permit was refused.
     Denied,
-    Read(io::Error),
-    Write(io::Error),
+    ReadFailed,
+    WriteFailed,
 }
 
 /// What one direction has in hand.
@@ -79,11 +79,6 @@ impl Half {
         self.shut
     }
 
-    /// Whether anything was read that is not written yet.
-    pub fn holds_bytes(&self) -> bool {
-        self.pending.is_some() || self.pipe.as_ref().is_some_and(|p| !p.is_empty())
-    }
-
     /// Moves what can be moved. `Pending` registers for whatever is missing. `count` gets the bytes
     /// written.
     pub fn poll<P: Permit>(
@@ -102,8 +97,8 @@ impl Half {
             if self.ended {
                 return Poll::Ready(Stop::Finished);
             }
-            if let Err(error) = ready!(self.poll_read(cx, from, to)) {
-                return Poll::Ready(Stop::Read(error));
+            if ready!(self.poll_read(cx, from, to)).is_err() {
+                return Poll::Ready(Stop::ReadFailed);
             }
         }
     }
@@ -159,7 +154,7 @@ impl Half {
             });
             let n = match written {
                 Ok(n) => n,
-                Err(error) => return Poll::Ready(Err(Stop::Write(error))),
+                Err(_) => return Poll::Ready(Err(Stop::WriteFailed)),
             };
             chunk.advance(n);
             if chunk.is_empty() {
@@ -168,12 +163,12 @@ impl Half {
             self.note_written(n, count);
         }
         // TLS may have bytes of its own in hand; on a plain socket this is nothing.
-        if let Err(error) = ready!(Pin::new(&mut *to).poll_flush(cx)) {
-            return Poll::Ready(Err(Stop::Write(error)));
+        if ready!(Pin::new(&mut *to).poll_flush(cx)).is_err() {
+            return Poll::Ready(Err(Stop::WriteFailed));
         }
         while let Some(pipe) = self.pipe.as_mut().filter(|p| !p.is_empty()) {
-            if let Err(error) = ready!(to.poll_write_ready(cx)) {
-                return Poll::Ready(Err(Stop::Write(error)));
+            if ready!(to.poll_write_ready(cx)).is_err() {
+                return Poll::Ready(Err(Stop::WriteFailed));
             }
             let Some(moved) = permit.attempt(|| pipe.try_empty(to)) else {
                 return Poll::Ready(Err(Stop::Denied));
@@ -181,7 +176,7 @@ impl Half {
             match moved {
                 Ok(n) => self.note_written(n, count),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(Stop::Write(error))),
+                Err(_) => return Poll::Ready(Err(Stop::WriteFailed)),
             }
         }
         Poll::Ready(Ok(()))

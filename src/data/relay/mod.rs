@@ -198,9 +198,9 @@ impl<'a> Relay<'a> {
         };
         match stop {
             Stop::Denied => Poll::Ready(None),
-            Stop::Read(_) => Poll::Ready(Some(EndReason::ClientError)),
-            Stop::Write(_) if self.is_untouched() => Poll::Ready(Some(EndReason::UpstreamError)),
-            Stop::Write(_) => {
+            Stop::ReadFailed => Poll::Ready(Some(EndReason::ClientError)),
+            Stop::WriteFailed if self.is_untouched() => Poll::Ready(Some(EndReason::UpstreamError)),
+            Stop::WriteFailed => {
                 // What it said before it closed is still to be read.
                 self.up_broken = true;
                 Poll::Pending
@@ -226,8 +226,8 @@ impl<'a> Relay<'a> {
         };
         match stop {
             Stop::Denied => Poll::Ready(None),
-            Stop::Read(_) => Poll::Ready(Some(EndReason::UpstreamError)),
-            Stop::Write(_) => Poll::Ready(Some(EndReason::ClientError)),
+            Stop::ReadFailed => Poll::Ready(Some(EndReason::UpstreamError)),
+            Stop::WriteFailed => Poll::Ready(Some(EndReason::ClientError)),
             // The client must not hear an end that may yet become another server's beginning.
             Stop::Finished if self.is_untouched() => Poll::Ready(Some(EndReason::UpstreamClosed)),
             Stop::Finished => {

@@ -1,0 +1,161 @@
+//! The command line. One file per command family, and one variant of [`Verb`] per command.
+
+pub mod check;
+pub mod find;
+pub mod probe;
+pub mod run;
+pub mod status;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Loaded;
+
+/// How a command ended, as the caller's shell sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitCode {
+    Done = 0,
+    Failed = 1,
+    /// Bad usage or configuration: the same command will fail again.
+    Usage = 2,
+    /// A safety rule forbids it now: a gate, a lock, nothing to fail over to.
+    Refused = 3,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Knows where the primary of each database is, and sends the bytes there.
+#[derive(Debug, Parser)]
+#[command(name = "pilotfish", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run in the foreground
+    Run(RunArgs),
+    /// Check the configuration, and say all that is wrong with it
+    Check(CheckArgs),
+    /// Show services, their primaries and replicas, sessions and health
+    Status(StatusArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Also connect to everything the configuration names, and show what was found
+    #[arg(long)]
+    probe: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only this service
+    pub service: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// How control commands find the running process.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// The admin socket [default: the one in the configuration, else /run/pilotfish/admin.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub config: ConfigArg,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArg {
+    /// The configuration [default: $PILOTFISH_CONFIG, ./proxy.toml, /etc/pilotfish/proxy.toml]
+    #[arg(short, long = "config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Does what the arguments ask for; the first of them is the program's name.
+pub fn main_with<I>(args: I) -> ExitCode
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match cli.verb {
+        Verb::Run(args) => with_config(&args.config, run::run),
+        Verb::Check(args) => with_config(&args.config, |loaded| check::check(loaded, args.probe)),
+        Verb::Status(args) => status::status(&args),
+    }
+}
+
+/// Help and version are no mistakes: they go to stdout and end well.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when the terminal is gone.
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::Usage
+    } else {
+        ExitCode::Done
+    }
+}
+
+/// Goes on with a valid config, or prints what is wrong with it.
+fn with_config(arg: &ConfigArg, then: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
+    let loaded = find::config(arg.config.as_deref()).and_then(|path| crate::config::load(&path));
+    match loaded {
+        Ok(loaded) => then(loaded),
+        Err(error) => {
+            check::explain(&error);
+            ExitCode::Usage
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_of_usage() {
+        for (args, code) in [
+            (&["pilotfish", "--help"][..], ExitCode::Done),
+            (&["pilotfish", "check", "--help"], ExitCode::Done),
+            (&["pilotfish", "--version"], ExitCode::Done),
+            (&["pilotfish"], ExitCode::Usage),
+            (&["pilotfish", "chekc"], ExitCode::Usage),
+            (&["pilotfish", "check", "--prob"], ExitCode::Usage),
+            (
+                &["pilotfish", "check", "-c", "/nonexistent/proxy.toml"],
+                ExitCode::Usage,
+            ),
+        ] {
+            assert_eq!(main_with(args), code, "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! stub
+pub fn status(_: &super::StatusArgs) -> super::ExitCode { super::ExitCode::Failed }
