@@ -1,12 +1,11 @@
 //! One type for every kind of connection a session can have.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
@@ -69,22 +68,31 @@ impl Stream {
             return std::future::pending().await;
         };
         loop {
-            let Ok(mut guard) = watch.ready(Interest::READABLE).await else { return };
-            if guard.ready().is_read_closed() || guard.ready().is_error() {
+            let ready = match &watch {
+                Self::Tcp(s) => s.ready(Interest::READABLE).await,
+                Self::Unix(s) => s.ready(Interest::READABLE).await,
+                Self::Tls(s) => s.get_ref().0.ready(Interest::READABLE).await,
+            };
+            if ready.map_or(true, |r| r.is_read_closed() || r.is_error()) {
                 return;
             }
             // Data is waiting; only a later event can be the end.
-            guard.clear_ready_matching(Ready::READABLE);
+            let blocked = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = watch.try_io(Interest::READABLE, blocked);
         }
     }
 
-    fn duplicate(&self) -> Option<AsyncFd<OwnedFd>> {
+    fn duplicate(&self) -> Option<Self> {
         let fd = match self {
             Self::Tcp(s) => s.as_fd(),
             Self::Unix(s) => s.as_fd(),
             Self::Tls(s) => s.get_ref().0.as_fd(),
         };
-        AsyncFd::register_with_interest(fd.try_clone_to_owned().ok()?, Interest::READABLE).ok()
+        let fd = fd.try_clone_to_owned().ok()?;
+        match self {
+            Self::Unix(_) => UnixStream::from_std(fd.into()).ok().map(Self::Unix),
+            Self::Tcp(_) | Self::Tls(_) => TcpStream::from_std(fd.into()).ok().map(Self::Tcp),
+        }
     }
 
     /// Takes what has arrived and throws it away, so that closing sends FIN and not RST.
