@@ -1,5 +1,10 @@
 //! stub
 pub mod addr;
+pub mod admin;
+pub mod cli {
+    pub mod status;
+    mod table;
+}
 pub mod clock;
 pub mod data;
 pub mod drain;
