@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::addr::Addr;
+use crate::admin::server::Admin;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data::admit::{Admission, Limit};
@@ -17,11 +18,12 @@ use crate::data::metrics::{RoleMetrics, ServiceMetrics};
 use crate::data::{Door, Service, listener};
 use crate::drain::{Drain, Phase};
 use crate::gate::Gate;
-use crate::monitor::run::{MonitorMetrics, Publisher};
+use crate::monitor::metrics::MonitorMetrics;
+use crate::monitor::run::Publisher;
 use crate::monitor::{Outlet, Report};
 use crate::net::dial::Dialer;
 use crate::net::fds;
-use crate::net::listen::{Bound, ListenError, ListenOptions};
+use crate::net::listen::{Bound, ListenError, ListenOptions, control_listener};
 use crate::net::resolve::Resolver;
 use crate::net::tls::{Connector, TlsError};
 use crate::proto::spec::ServiceSpec;
@@ -30,7 +32,9 @@ use crate::runtime::DataThreads;
 use crate::signal::{Crossings, Signal, crossings};
 use crate::supervise::Supervisor;
 use crate::telemetry::metrics::{Registry, UPKEEP};
+use crate::telemetry::surface::{Identity, Shown, Surface};
 use crate::telemetry::view::ServiceView;
+use crate::telemetry::http;
 use crate::topology::Role;
 use crate::topology::cell;
 
@@ -89,6 +93,8 @@ struct App {
     config: Config,
     common: Common,
     services: Vec<Running>,
+    /// Control listeners; closed when this goes.
+    control: Vec<Bound>,
 }
 
 impl App {
@@ -98,6 +104,7 @@ impl App {
         let threads = DataThreads::start(config.workers)?;
         let registry = Registry::new();
         registry.describe(crate::data::metrics::DESCRIBED);
+        registry.describe(crate::monitor::metrics::DESCRIBED);
         let common = Common {
             clock,
             drain: Arc::new(Drain::default()),
@@ -110,7 +117,33 @@ impl App {
         };
         let services = config.services.iter().map(|spec| start_service(spec, &common));
         let services = services.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { config, common, services })
+        let mut app = Self { config, common, services, control: Vec::new() };
+        app.open_control()?;
+        Ok(app)
+    }
+
+    /// Health, metrics and admin: on the control thread, with listeners of their own.
+    fn open_control(&mut self) -> Result<(), AppError> {
+        let Common { clock, drain, registry, supervisor, .. } = &self.common;
+        let identity = Identity {
+            name: self.config.name.clone().unwrap_or_else(host_name),
+            region: self.config.region.clone(),
+        };
+        let shown = Shown {
+            services: self.services.iter().map(|running| running.view.clone()).collect(),
+            unhealthy_after: self.config.http.unhealthy_after,
+        };
+        let surface = Surface::new(identity, *clock, drain.clone(), registry.clone(), shown);
+        for &addr in &self.config.http.listen {
+            let (bound, listener) = control_listener(&Addr::Ip(addr), 0)?;
+            info!(event = "listening", http = %addr, "listening");
+            supervisor.spawn("http", http::serve(listener, surface.clone(), supervisor.stop().clone()));
+            self.control.push(bound);
+        }
+        let spec = &self.config.admin;
+        let admin = Admin::bind(&spec.socket, spec.mode, &spec.allow_groups)?;
+        supervisor.spawn("admin", admin.serve(surface, supervisor.stop().clone()));
+        Ok(())
     }
 
     async fn serve(self) -> Result<(), AppError> {
@@ -128,7 +161,8 @@ impl App {
 
     /// Health first, then patience, then the rest. A second signal ends the patience.
     async fn shut_down(self, mut signals: Signals) {
-        let Self { config, common, services } = self;
+        // The control listeners stay open to the end: that is where the drain shows.
+        let Self { config, common, services, control: _control } = self;
         common.drain.set(Phase::Draining);
         let sessions = common.process.taken();
         let patience = config.drain_timeout;
@@ -163,6 +197,10 @@ impl App {
         common.threads.stop();
         info!(event = "stopped", "stopped");
     }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 async fn upkeep(registry: Registry) {

@@ -13,6 +13,16 @@ pub enum HoldReason {
     Fence = 1,
 }
 
+impl HoldReason {
+    pub const ALL: [Self; 1] = [Self::Fence];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fence => "fence",
+        }
+    }
+}
+
 /// The reasons that stand. A session passes only when there is none.
 #[derive(Debug)]
 pub struct Gate {
@@ -48,6 +58,12 @@ impl Gate {
     pub fn holds(&self, reason: HoldReason) -> bool {
         self.reasons.load(Ordering::Acquire) & reason as u8 != 0
     }
+
+    /// Why it is shut; nothing when it is open.
+    pub fn reasons(&self) -> impl Iterator<Item = HoldReason> + '_ {
+        let all = HoldReason::ALL.into_iter();
+        all.filter(|reason| self.holds(*reason))
+    }
 }
 
 #[cfg(test)]
@@ -64,6 +80,7 @@ mod tests {
         gate.hold(HoldReason::Fence);
         assert!(!gate.is_open() && gate.holds(HoldReason::Fence));
         assert_eq!(signal.version(), 1);
+        assert!(gate.reasons().eq([HoldReason::Fence]));
         gate.release(HoldReason::Fence);
         gate.release(HoldReason::Fence);
         assert!(gate.is_open());

@@ -5,8 +5,10 @@ pub mod find;
 pub mod probe;
 pub mod run;
 pub mod status;
+mod table;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -104,7 +106,30 @@ where
     match cli.verb {
         Verb::Run(args) => with_config(&args.config, run::run),
         Verb::Check(args) => with_config(&args.config, |loaded| check::check(loaded, args.probe)),
-        Verb::Status(args) => status::status(&args),
+        Verb::Status(args) => show_status(&args),
+    }
+}
+
+fn show_status(args: &StatusArgs) -> ExitCode {
+    let socket = match find::admin_socket(&args.admin) {
+        Ok(socket) => socket,
+        Err(error) => {
+            check::explain(&error);
+            return ExitCode::Usage;
+        }
+    };
+    done_or_failed(status::show(&socket, args.service.as_deref(), args.json))
+}
+
+/// Says on stderr why a command failed.
+fn done_or_failed(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::Done,
+        Err(why) => {
+            // Nobody is left to tell when the terminal is gone.
+            let _ = writeln!(std::io::stderr().lock(), "pilotfish: {why}");
+            ExitCode::Failed
+        }
     }
 }
 

@@ -1,19 +1,19 @@
 //! `pilotfish run`.
 
-use std::io::Write;
-
-use super::ExitCode;
+use super::{ExitCode, done_or_failed};
 use crate::config::Loaded;
+use crate::telemetry::log;
+use crate::telemetry::spec::LogFormat;
 
-/// Runs in the foreground until a signal.
+/// Runs in the foreground until a signal. The log may be filtered; why it did not start is on stderr
+/// in any case.
 pub fn run(loaded: Loaded) -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    match crate::app::run(loaded.config) {
-        Ok(()) => ExitCode::Done,
-        Err(error) => {
-            // The log may be filtered; whoever started this must see why it did not.
-            let _ = writeln!(std::io::stderr().lock(), "pilotfish: {error}");
-            ExitCode::Failed
-        }
+    let spec = &loaded.config.log;
+    if let Err(error) = log::init(&spec.filter, spec.format == LogFormat::Json) {
+        return done_or_failed(Err(error.to_string()));
     }
+    for warning in loaded.warning_lines() {
+        tracing::warn!(event = "config", "{warning}");
+    }
+    done_or_failed(crate::app::run(loaded.config).map_err(|error| error.to_string()))
 }

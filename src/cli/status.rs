@@ -1,2 +1,323 @@
-//! stub
-pub fn status(_: &super::StatusArgs) -> super::ExitCode { super::ExitCode::Failed }
+//! `pilotfish status`.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use super::table::{self, Column, clean, wrapped};
+use crate::admin::client;
+use crate::admin::command::Command;
+use crate::admin::status::{EndpointStatus, ServiceStatus, Status};
+use crate::clock::{Clock, Moment};
+use crate::telemetry::problem::Problem;
+
+/// Prints what the running process says of itself, as tables or as the JSON it sent.
+///
+/// # Errors
+/// When it cannot be asked, does not answer, or knows no such service; the text is for people.
+pub fn show(socket: &Path, service: Option<&str>, json: bool) -> Result<(), String> {
+    if json {
+        let command = match service {
+            Some(name) => Command::Service(name.to_owned()),
+            None => Command::Status,
+        };
+        let body = fetch(socket, &command)?;
+        print(&String::from_utf8_lossy(&body));
+        return Ok(());
+    }
+    let body = fetch(socket, &Command::Status)?;
+    let mut status: Status = serde_json::from_slice(&body).map_err(|error| {
+        format!("the answer cannot be read ({error}): is it of another version?")
+    })?;
+    if let Some(name) = service {
+        status.services.retain(|s| s.name == name);
+        if status.services.is_empty() {
+            // Its own answer names those that there are.
+            fetch(socket, &Command::Service(name.to_owned()))?;
+            return Err(format!("there is no such service: {name}"));
+        }
+    }
+    print(&page(&status, service.is_none()));
+    Ok(())
+}
+
+fn fetch(socket: &Path, command: &Command) -> Result<Vec<u8>, String> {
+    let answer = client::ask_blocking(socket, command);
+    let (status, body) = answer.map_err(|error| error.to_string())?;
+    if status == 200 {
+        return Ok(body.to_vec());
+    }
+    let problem = serde_json::from_slice::<Problem>(&body);
+    Err(problem.map_or_else(|_| format!("it answered {status}"), |p| clean(&p.detail)))
+}
+
+/// Whoever reads may have seen enough (`| head`): that is no error.
+fn print(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{}", text.trim_end());
+}
+
+fn page(status: &Status, whole: bool) -> String {
+    // Process and reader share a host, and so a clock.
+    let clock = Clock::start();
+    let now = clock.wall(Moment::default());
+    let mut page = String::new();
+    if whole {
+        page += &head(status);
+        page.push('\n');
+    }
+    page += &services(&status.services, now);
+    for service in &status.services {
+        page.push('\n');
+        page += &details(service, now);
+    }
+    page
+}
+
+fn head(status: &Status) -> String {
+    let region = status.region.as_ref().map(|r| format!(", region {r}"));
+    let line = format!(
+        "{}{}: {} · pilotfish {}, pid {}, up for {}",
+        status.name,
+        region.unwrap_or_default(),
+        status.health.status.as_str(),
+        status.version,
+        status.pid,
+        short(Duration::from_secs(status.uptime_s))
+    );
+    let mut head = wrapped("", &line);
+    if let Some(reason) = &status.health.reason {
+        head += &wrapped("  ", reason);
+    }
+    head
+}
+
+const SERVICES: [Column; 8] = [
+    Column("SERVICE", 16),
+    Column("STATUS", 8),
+    Column("PRIMARY", 30),
+    Column("FOR", 7),
+    Column("GENERATION", 10),
+    Column("TERM", 8),
+    Column("SESSIONS", 8),
+    Column("HELD", 6),
+];
+
+fn services(services: &[ServiceStatus], now: jiff::Timestamp) -> String {
+    let dash = || "-".to_owned();
+    let row = |s: &ServiceStatus| {
+        [
+            s.name.clone(),
+            s.status.as_str().to_owned(),
+            s.primary.clone().unwrap_or_else(dash),
+            age(&s.since, now).map_or_else(dash, short),
+            s.generation.to_string(),
+            s.term.map_or_else(dash, |term| term.to_string()),
+            s.sessions.to_string(),
+            s.held_clients.to_string(),
+        ]
+    };
+    let rows: Vec<[String; 8]> = services.iter().map(row).collect();
+    table::text("", &SERVICES, &rows)
+}
+
+const ENDPOINTS: [Column; 5] = [
+    Column("ENDPOINT", 34),
+    Column("ROLE", 8),
+    Column("UP", 4),
+    Column("LAG", 9),
+    Column("", 35),
+];
+const SOURCES: [Column; 3] = [Column("SOURCE", 34), Column("UP", 4), Column("SAYS", 56)];
+
+fn details(s: &ServiceStatus, now: jiff::Timestamp) -> String {
+    let up = |up: bool| if up { "yes" } else { "no" }.to_owned();
+    let mut text = title(s, now);
+    if !s.held.is_empty() {
+        text += &wrapped("  ", &format!("held: {}", s.held.join(", ")));
+    }
+    for trouble in &s.troubles {
+        text += &wrapped("  ", &format!("trouble: {trouble}"));
+    }
+    if !s.endpoints.is_empty() {
+        let row = |e: &EndpointStatus| {
+            let detail = e.detail.clone().unwrap_or_default();
+            let lag = e.lag_bytes.map_or_else(|| "-".to_owned(), size);
+            [e.address.clone(), e.role.clone(), up(e.up), lag, detail]
+        };
+        let rows: Vec<[String; 5]> = s.endpoints.iter().map(row).collect();
+        text += &table::text("  ", &ENDPOINTS, &rows);
+    }
+    if !s.sources.is_empty() {
+        let rows: Vec<[String; 3]> = s
+            .sources
+            .iter()
+            .map(|s| [s.address.clone(), up(s.up), s.says.clone()])
+            .collect();
+        text += &table::text("  ", &SOURCES, &rows);
+    }
+    text
+}
+
+fn title(s: &ServiceStatus, now: jiff::Timestamp) -> String {
+    let required = if s.required {
+        "required"
+    } else {
+        "not required"
+    };
+    let what = match &s.primary {
+        Some(primary) => format!("primary {primary}"),
+        None => "no primary".to_owned(),
+    };
+    let age = age(&s.since, now).map_or_else(String::new, |age| format!(", for {}", short(age)));
+    let line = format!(
+        "{}: {} by {}, {required} · {what} since {}{age} ({})",
+        s.name, s.protocol, s.discovery, s.since, s.cause
+    );
+    wrapped("", &line)
+}
+
+fn age(since: &str, now: jiff::Timestamp) -> Option<Duration> {
+    let since: jiff::Timestamp = since.parse().ok()?;
+    Some(now.duration_since(since).try_into().unwrap_or_default())
+}
+
+/// The two largest units: `42s`, `3m12s`, `5h07m`, `12d03h`.
+fn short(duration: Duration) -> String {
+    let s = duration.as_secs();
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m{:02}s", s / 60, s % 60),
+        3600..86_400 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+        _ => format!("{}d{:02}h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    // Tenths of the unit, so that no float is needed.
+    let (mut tenths, mut unit) = (bytes / 100, 0);
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
+        tenths /= 1000;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status::{HealthStatus, SourceStatus, Word};
+
+    fn service() -> ServiceStatus {
+        ServiceStatus {
+            name: "cache".into(),
+            protocol: "redis".into(),
+            discovery: "sentinel".into(),
+            required: true,
+            status: Word::Degraded,
+            reason: Some("no majority: 1 of 3 sentinels in reach".into()),
+            primary: Some("10.0.1.21:6379".into()),
+            term: Some(7),
+            generation: 12,
+            cause: "announced".into(),
+            since: "2026-01-02T15:04:05.123Z".into(),
+            held: vec!["fence".into()],
+            sessions: 1204,
+            held_clients: 3,
+            endpoints: vec![EndpointStatus {
+                address: "redis-2.a-rather-long-host-name.example.com:6379".into(),
+                role: "replica".into(),
+                up: true,
+                lag_bytes: Some(1_234_567),
+                detail: Some("says \u{1b}[31m something that is rather long indeed".into()),
+            }],
+            sources: vec![SourceStatus {
+                address: "10.0.1.11:26379".into(),
+                up: false,
+                says: "connection refused".into(),
+            }],
+            troubles: vec!["no majority: 1 of 3 sentinels in reach, ".repeat(6)],
+        }
+    }
+
+    #[test]
+    fn the_page_says_it_all_and_fits_100_columns() {
+        let long = ServiceStatus {
+            name: "s".repeat(63),
+            primary: None,
+            generation: u64::MAX,
+            endpoints: Vec::new(),
+            ..service()
+        };
+        let page = page(
+            &Status {
+                name: "app-01".into(),
+                region: Some("gra".into()),
+                version: "0.1.0".into(),
+                pid: 4711,
+                started: "2026-01-02T15:04:05Z".into(),
+                uptime_s: 192,
+                health: HealthStatus {
+                    status: Word::Degraded,
+                    reason: Some("cache: no majority".into()),
+                },
+                services: vec![service(), long],
+            },
+            true,
+        );
+        for said in [
+            "app-01, region gra: degraded · pilotfish 0.1.0, pid 4711, up for 3m12s",
+            "SERVICE",
+            "10.0.1.21:6379",
+            "since 2026-01-02T15:04:05.123Z, for ",
+            "(announced)",
+            "redis by sentinel, required",
+            "held: fence",
+            "1204",
+            "1.2 MB",
+            "trouble: no majority",
+            "10.0.1.11:26379  no  connection refused",
+        ] {
+            assert!(page.contains(said), "{said}:\n{page}");
+        }
+        assert!(!page.contains('\u{1b}'));
+        for line in page.lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+            assert!(!line.ends_with(' '), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn times_and_sizes() {
+        for (s, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (192, "3m12s"),
+            (3600, "1h00m"),
+            (86_399, "23h59m"),
+            (86_400 * 12 + 3 * 3600, "12d03h"),
+        ] {
+            assert_eq!(short(Duration::from_secs(s)), text);
+        }
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (999_949, "999.9 kB"),
+            (1_234_567, "1.2 MB"),
+            (u64::MAX, "18446744.0 TB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn nobody_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = show(&dir.path().join("none.sock"), None, false).unwrap_err();
+        assert!(error.contains("is Pilotfish running"), "{error}");
+    }
+}

@@ -6,6 +6,7 @@
 //! [`crate::topology::cell::TopologyWriter`].
 
 pub mod backoff;
+pub mod metrics;
 pub mod report;
 pub mod run;
 

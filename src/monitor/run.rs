@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use super::metrics::MonitorMetrics;
 use super::{Judge, Report, Verdict};
 use crate::addr::Addr;
 use crate::clock::{Clock, Moment};
@@ -32,31 +33,6 @@ pub struct Publisher {
     pub metrics: MonitorMetrics,
 }
 
-/// The monitor's metrics of one service.
-#[derive(Clone)]
-pub struct MonitorMetrics {
-    pub switch_seconds: metrics::Histogram,
-    pub probe_seconds: metrics::Histogram,
-    pub generation: metrics::Gauge,
-    /// Counts a switch by its cause.
-    pub switches: Arc<dyn Fn(&'static str) + Send + Sync>,
-    /// Shows primary, endpoints and sources of a verdict.
-    pub show: Arc<dyn Fn(&Verdict) + Send + Sync>,
-}
-
-impl MonitorMetrics {
-    pub fn new(registry: &crate::telemetry::metrics::Registry, service: &str) -> Self {
-        let l = [("service", service)];
-        Self {
-            switch_seconds: registry.histogram("pilotfish_switch_seconds", &l),
-            probe_seconds: registry.histogram("pilotfish_probe_seconds", &l),
-            generation: registry.gauge("pilotfish_generation", &l),
-            switches: Arc::new(|_| {}),
-            show: Arc::new(|_| {}),
-        }
-    }
-}
-
 impl Publisher {
     /// Makes a verdict true for everybody. The order matters: a fence shuts before a topology
     /// changes and opens after it, so that nobody passes in between to what was there before.
@@ -78,12 +54,12 @@ impl Publisher {
             self.gate.release(HoldReason::Fence);
         }
         self.update_report(verdict, now);
-        (self.metrics.show)(verdict);
+        self.metrics.show(verdict);
     }
 
     fn announce(&self, verdict: &Verdict, published: &Published, now: Moment) {
         let (before, after) = (&published.before, &published.after);
-        self.metrics.generation.set(gauge(after.generation.0));
+        self.metrics.published(after.generation);
         if before.primary_addr() == after.primary_addr() && after.primary.is_some() {
             return;
         }
@@ -93,7 +69,7 @@ impl Publisher {
             .map_or_else(|| "-".to_owned(), |t| t.0.to_string());
         match after.primary_addr() {
             Some(primary) => {
-                (self.metrics.switches)(after.cause.as_str());
+                self.metrics.switched(after.cause.as_str());
                 self.metrics.switch_seconds.record(took.as_secs_f64());
                 info!(
                     event = "primary", service = %self.service, %primary, %term,
@@ -134,12 +110,6 @@ impl Publisher {
             sources: verdict.sources.clone(),
         }));
     }
-}
-
-/// Counters of ours stay far below 2^52.
-#[allow(clippy::cast_precision_loss)]
-fn gauge(n: u64) -> f64 {
-    n as f64
 }
 
 /// Feeds `judge` with what is seen and carries out its verdicts, until the channel closes.

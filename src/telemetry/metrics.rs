@@ -74,6 +74,11 @@ impl Registry {
         }
     }
 
+    /// As [`Registry::describe`], for the process' own figures.
+    pub fn describe_process(&self, process: &metrics_process::Collector) {
+        metrics::with_local_recorder(&*self.recorder, || process.describe());
+    }
+
     /// The Prometheus text, with the process' own figures as of now.
     pub fn render(&self, process: &metrics_process::Collector) -> String {
         metrics::with_local_recorder(&*self.recorder, || process.collect());

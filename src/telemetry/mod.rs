@@ -1,5 +1,14 @@
 //! What the sidecar tells about itself: metrics, health, log.
+//!
+//! `surface` is what may be seen of the process, `health` judges it, `http` answers with it; `serve`
+//! and `problem` are HTTP as the admin socket speaks it too.
 
+pub mod health;
+pub mod http;
+pub mod log;
 pub mod metrics;
+pub mod problem;
+pub mod serve;
 pub mod spec;
+pub mod surface;
 pub mod view;

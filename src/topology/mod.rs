@@ -158,6 +158,8 @@ pub struct Topology {
     pub cause: Cause,
     /// When the primary (or its absence) became what it is.
     pub since: Moment,
+    /// Whether there ever was a primary.
+    pub proven: bool,
     pub primary: Option<Arc<Endpoint>>,
     /// Fit for reads.
     pub replicas: Arc<[Arc<Endpoint>]>,
@@ -171,6 +173,7 @@ impl Topology {
             term: None,
             cause: Cause::Start,
             since: now,
+            proven: false,
             primary: None,
             replicas: Arc::new([]),
         }

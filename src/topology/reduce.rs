@@ -67,6 +67,7 @@ pub fn reduce(
             other => other,
         },
         since: if same_primary { previous.since } else { now },
+        proven: previous.proven || conclusion.primary.is_some(),
         primary: conclusion.primary.as_ref().map(&mut endpoint),
         replicas: conclusion.replicas.iter().map(endpoint).collect(),
     }))
@@ -99,6 +100,8 @@ mod tests {
     #[test]
     fn each_change_is_one_generation_and_no_change_is_none() {
         let start = Topology::empty(Moment::default());
+        let unclear = step(&start, &says(None, 3, Cause::Conflict), 4).unwrap();
+        assert!(!unclear.proven, "another reason is no proof");
         let first = step(&start, &says(Some(1), 3, Cause::Proven), 5).unwrap();
         assert_eq!((first.generation.0, first.cause), (1, Cause::Proven));
         assert!(step(&first, &says(Some(1), 3, Cause::Proven), 6).is_none());
@@ -113,6 +116,7 @@ mod tests {
 
         let gone = step(&newer, &says(None, 4, Cause::Unproven), 8).unwrap();
         assert_eq!((gone.generation.0, gone.cause), (3, Cause::Unproven));
+        assert!(gone.proven, "once proven is proven for ever");
         let deposed = step(&gone, &says(None, 4, Cause::Deposed), 9).unwrap();
         assert_eq!((deposed.generation.0, deposed.cause), (4, Cause::Deposed));
         assert_eq!(

@@ -1,0 +1,133 @@
+//! Accepts on the admin socket.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::handlers;
+use super::peer::{Caller, Policy, Refusals};
+use crate::addr::Addr;
+use crate::data::admit::Limit;
+use crate::net::Stream;
+use crate::net::listen::{Bound, ListenError, Listener, control_listener};
+use crate::telemetry::problem::Problem;
+use crate::telemetry::serve::{Patience, accept_loop, converse};
+use crate::telemetry::surface::Surface;
+
+/// Connections of root and the owner at a time.
+const MAX_TRUSTED: usize = 64;
+/// Of everybody else together: they must not take the others' places.
+const MAX_OTHERS: usize = 32;
+
+/// No lifetime: following events takes as long as somebody looks.
+const PATIENCE: Patience = Patience {
+    head: Duration::from_secs(5),
+    lifetime: None,
+    keep_alive: true,
+};
+
+/// Long enough to read the refusal.
+const PATIENCE_WITH_STRANGERS: Patience = Patience {
+    head: Duration::from_secs(1),
+    lifetime: Some(Duration::from_secs(2)),
+    keep_alive: false,
+};
+
+/// The socket, bound. Its file goes when this does.
+#[derive(Debug)]
+pub struct Admin {
+    listener: Listener,
+    policy: Policy,
+    _bound: Bound,
+}
+
+/// What all connections share.
+struct Desk {
+    surface: Arc<Surface>,
+    policy: Policy,
+    refusals: Refusals,
+    trusted: Arc<Limit>,
+    others: Arc<Limit>,
+    stop: CancellationToken,
+}
+
+impl Admin {
+    /// Binds; needs a runtime around it. A mode that lets nobody but the owner write to the file would
+    /// keep the members of `allow_groups` out before they can be asked who they are, so it is widened
+    /// when there are such groups: the check of the peer is what decides.
+    ///
+    /// # Errors
+    /// When the path is taken, not ours, or not bindable.
+    pub fn bind(socket: &Path, mode: u32, allow_groups: &[String]) -> Result<Self, ListenError> {
+        let owner_only = mode & 0o022 == 0;
+        let mode = match allow_groups {
+            [_, ..] if owner_only => mode | 0o666,
+            _ => mode,
+        };
+        let (bound, listener) = control_listener(&Addr::Unix(socket.into()), mode)?;
+        Ok(Self {
+            listener,
+            policy: Policy::new(allow_groups),
+            _bound: bound,
+        })
+    }
+
+    /// Answers until `stop`.
+    pub async fn serve(self, surface: Arc<Surface>, stop: CancellationToken) {
+        let desk = Arc::new(Desk {
+            surface,
+            policy: self.policy,
+            refusals: Refusals::default(),
+            trusted: Limit::new(MAX_TRUSTED),
+            others: Limit::new(MAX_OTHERS),
+            stop: stop.clone(),
+        });
+        accept_loop(&self.listener, &stop, |stream| {
+            let caller = Caller::of(&stream)?;
+            let places = match desk.policy.trusts(&caller) {
+                true => &desk.trusted,
+                false => &desk.others,
+            };
+            let place = places.take()?;
+            let desk = desk.clone();
+            Some(async move {
+                receive(&desk, stream, caller).await;
+                drop(place);
+            })
+        })
+        .await;
+    }
+}
+
+async fn receive(desk: &Arc<Desk>, stream: Stream, caller: Caller) {
+    if desk.policy.admits(caller).await {
+        let surface = desk.surface.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let answer = handlers::respond(&surface, request.method(), request.uri().path());
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        return converse(stream, PATIENCE, service, desk.stop.clone()).await;
+    }
+    if desk.refusals.note(caller.uid, desk.surface.clock.now()) {
+        let Caller { uid, pid, .. } = caller;
+        warn!(
+            event = "admin-refused",
+            uid, pid, "this user may not use the admin socket"
+        );
+    }
+    let service = service_fn(|_: Request<Incoming>| {
+        let answer = Problem::new(
+            StatusCode::FORBIDDEN,
+            "only root, the user Pilotfish runs as and members of [admin] allow_groups may",
+        );
+        async move { Ok::<_, Infallible>(answer.response()) }
+    });
+    converse(stream, PATIENCE_WITH_STRANGERS, service, desk.stop.clone()).await;
+}

@@ -1,0 +1,95 @@
+//! The log: lines on standard error, which belongs to whoever started us (journald, a container).
+
+use std::fmt::Write;
+use std::io::{IsTerminal, stderr};
+use std::panic::PanicHookInfo;
+
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("`{filter}` is not a log filter: {source}")]
+    Filter { filter: String, source: ParseError },
+    #[error("there is a log already: {0}")]
+    Twice(#[from] TryInitError),
+}
+
+/// Starts the log of this process: text with RFC 3339 times in UTC, or one JSON object per line. From
+/// then on a panic is one line in it.
+///
+/// # Errors
+/// When the filter does not parse, or the process has a log already.
+pub fn init(filter: &str, json: bool) -> Result<(), LogError> {
+    let filter = EnvFilter::try_new(filter).map_err(|source| LogError::Filter {
+        filter: filter.to_owned(),
+        source,
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr);
+    if json {
+        log.json().flatten_event(true).finish().try_init()?;
+    } else {
+        let colours = stderr().is_terminal();
+        log.with_ansi(colours).finish().try_init()?;
+    }
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// The default hook writes several lines and an address that nobody can use.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let place = info.location().map(ToString::to_string);
+    let said = info.payload();
+    let said = said
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| said.downcast_ref::<String>().map(String::as_str));
+    error!(
+        event = "panic",
+        thread = thread.name().unwrap_or("unnamed"),
+        place = place.as_deref().unwrap_or("unknown"),
+        "panicked: {}",
+        one_line(said.unwrap_or("with a value that is no text"))
+    );
+}
+
+/// A panic's text may quote what was read from somebody: it must not forge lines or fill the log.
+fn one_line(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut line = String::new();
+    for c in text.chars().take(LONGEST) {
+        if c.is_control() {
+            // Writing to a String does not fail.
+            let _ = write!(line, "{}", c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_is_none_is_named() {
+        let error = init("pilotfish=loud", false).unwrap_err().to_string();
+        assert!(
+            error.contains("`pilotfish=loud` is not a log filter"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_panic_cannot_forge_lines() {
+        assert_eq!(one_line("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+        assert_eq!(one_line(&"x".repeat(10_000)).len(), 300);
+    }
+}

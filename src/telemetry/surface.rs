@@ -1,0 +1,164 @@
+//! All that may be seen of the process: what health, metrics and the admin socket answer from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use metrics::Gauge;
+use metrics_process::Collector;
+
+use super::health::{self, Circumstances, Facts, Health, ServiceHealth, Status};
+use super::metrics::{Described, Kind, Registry};
+use super::view::ServiceView;
+use crate::clock::Clock;
+use crate::drain::Drain;
+use crate::monitor::Report;
+use crate::topology::Topology;
+
+/// Names and meanings, for the text output and the documentation.
+pub const DESCRIBED: &[Described] = &[
+    Described(
+        "pilotfish_health_status",
+        Kind::Gauge,
+        "0 ok, 1 degraded, 2 draining, 3 failing",
+    ),
+    Described(
+        "pilotfish_build_info",
+        Kind::Gauge,
+        "Always 1; the version is in the label",
+    ),
+];
+
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a reload may replace. Nobody keeps it longer than an answer takes.
+#[derive(Clone)]
+pub struct Shown {
+    pub services: Vec<ServiceView>,
+    /// How long a required service may be without primary before health says 503.
+    pub unhealthy_after: Duration,
+}
+
+/// Read by everybody who answers questions; only the app changes what is shown.
+pub struct Surface {
+    pub name: String,
+    pub region: Option<String>,
+    pub clock: Clock,
+    drain: Arc<Drain>,
+    shown: ArcSwap<Shown>,
+    registry: Registry,
+    process: Collector,
+    health_status: Gauge,
+}
+
+/// Which sidecar this is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub name: String,
+    pub region: Option<String>,
+}
+
+impl Surface {
+    pub fn new(
+        identity: Identity,
+        clock: Clock,
+        drain: Arc<Drain>,
+        registry: Registry,
+        shown: Shown,
+    ) -> Arc<Self> {
+        let process = Collector::default();
+        registry.describe(DESCRIBED);
+        registry.describe_process(&process);
+        registry
+            .gauge("pilotfish_build_info", &[("version", VERSION)])
+            .set(1.0);
+        let health_status = registry.gauge("pilotfish_health_status", &[]);
+        Arc::new(Self {
+            name: identity.name,
+            region: identity.region,
+            clock,
+            drain,
+            shown: ArcSwap::from_pointee(shown),
+            registry,
+            process,
+            health_status,
+        })
+    }
+
+    /// Shows other services from now on.
+    pub fn show(&self, shown: Shown) {
+        self.shown.store(Arc::new(shown));
+    }
+
+    pub fn shown(&self) -> Arc<Shown> {
+        self.shown.load_full()
+    }
+
+    pub fn circumstances(&self, shown: &Shown) -> Circumstances {
+        Circumstances {
+            now: self.clock.now(),
+            phase: self.drain.phase(),
+            unhealthy_after: shown.unhealthy_after,
+        }
+    }
+
+    pub fn health(&self) -> Health {
+        let shown = self.shown();
+        let snapshots: Vec<Snapshot> = shown.services.iter().map(Snapshot::of).collect();
+        let facts: Vec<Facts<'_>> = snapshots.iter().map(Snapshot::facts).collect();
+        // After the snapshots: a topology that is newer than `now` would look ageless.
+        let given = self.circumstances(&shown);
+        health::evaluate(
+            &self.name,
+            self.region.as_deref(),
+            &facts,
+            &given,
+            &self.clock,
+        )
+    }
+
+    /// `None` when there is no such service.
+    pub fn service_health(&self, name: &str) -> Option<ServiceHealth> {
+        let shown = self.shown();
+        let view = shown.services.iter().find(|view| *view.name == *name)?;
+        let snapshot = Snapshot::of(view);
+        let given = self.circumstances(&shown);
+        Some(health::service(&snapshot.facts(), &given, &self.clock))
+    }
+
+    pub fn status(&self) -> Status {
+        self.health().status
+    }
+
+    /// The Prometheus text, with what is derived as of now.
+    pub fn metrics(&self) -> String {
+        self.health_status.set(self.status().gauge());
+        self.registry.render(&self.process)
+    }
+}
+
+/// One service, as of one moment.
+pub struct Snapshot<'a> {
+    pub view: &'a ServiceView,
+    pub topology: Arc<Topology>,
+    pub report: Arc<Report>,
+}
+
+impl<'a> Snapshot<'a> {
+    pub fn of(view: &'a ServiceView) -> Self {
+        Self {
+            view,
+            topology: view.topology.load(),
+            report: view.report.borrow().clone(),
+        }
+    }
+
+    pub fn facts(&self) -> Facts<'_> {
+        Facts {
+            name: &self.view.name,
+            required: self.view.required,
+            topology: &self.topology,
+            report: &self.report,
+        }
+    }
+}
