@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::Found;
 use super::spec::{NodeSpec, StaticSpec};
 use crate::addr::Addr;
 use crate::clock::Moment;
@@ -79,6 +80,18 @@ impl FixedWatcher {
         let mut judge = FixedJudge::new(&self.spec);
         drive(&mut judge, &clock, &mut seen, &mut publisher, |_| {}).await;
     }
+}
+
+/// Whether each server of the list accepts a connection.
+pub async fn look_around(spec: &StaticSpec, dialer: &Dialer) -> Vec<Found> {
+    let mut found = Vec::new();
+    for node in &spec.nodes {
+        let dialled = dialer.dial(&node.addr, node.server_name.as_deref(), CONNECT_WITHIN).await;
+        let ok = dialled.is_ok();
+        let says = dialled.map_or_else(|error| error.to_string(), |_| "accepts".to_owned());
+        found.push(Found { what: format!("server {}", node.addr), ok, says });
+    }
+    found
 }
 
 async fn knock(

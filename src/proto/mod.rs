@@ -7,11 +7,14 @@ pub mod redis;
 pub mod spec;
 pub mod tcp;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::monitor::Watcher;
+use crate::net::dial::Dialer;
 use crate::net::tls::TlsError;
 pub use spec::{Discovery, ProtocolKind, ServiceSpec};
 
@@ -47,10 +50,23 @@ pub enum Refusal {
     TooMany,
 }
 
+/// What a look at one server found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub what: String,
+    /// Whether it is as a working service needs it.
+    pub ok: bool,
+    pub says: String,
+}
+
 /// What one service's wire protocol asks of the data side and of the monitor.
 pub trait Wire: Send + Sync {
     /// Observes the service's servers; its verdicts are what gets published.
     fn watcher(&self) -> Box<dyn Watcher>;
+
+    /// Connects once to everything that the service's config names, for `check --probe`. `dialer`
+    /// reaches the databases. Cancel safe: dropping closes all connections.
+    fn look_around(&self, dialer: Dialer) -> Pin<Box<dyn Future<Output = Vec<Found>> + Send + '_>>;
 
     /// What a client hears that has to go before it had a session, in its own words. `None`: it
     /// just hears the end of the connection.

@@ -1,13 +1,16 @@
 //! Any TCP protocol: bytes, and nothing known about them.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::fixed::FixedWatcher;
+use super::fixed::{self, FixedWatcher};
 use super::spec::{Discovery, ProtocolKind, ServiceSpec, StaticSpec};
-use super::{Protocol, Refusal, Wire, WireError};
+use super::{Found, Protocol, Refusal, Wire, WireError};
 use crate::monitor::Watcher;
+use crate::net::dial::Dialer;
 
 /// The protocol's entry in `PROTOCOLS`.
 pub struct Tcp;
@@ -39,6 +42,10 @@ impl Wire for TcpWire {
         Box::new(FixedWatcher {
             spec: self.nodes.clone(),
         })
+    }
+
+    fn look_around(&self, dialer: Dialer) -> Pin<Box<dyn Future<Output = Vec<Found>> + Send + '_>> {
+        Box::pin(async move { fixed::look_around(&self.nodes, &dialer).await })
     }
 
     fn refusal(&self, _: Refusal) -> Option<Bytes> {

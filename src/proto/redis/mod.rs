@@ -1,5 +1,6 @@
 //! Redis: RESP, ROLE, Sentinel.
 
+pub mod ask;
 pub mod client;
 pub mod node;
 pub mod probers;
@@ -8,16 +9,19 @@ pub mod role;
 pub mod sentinel;
 pub mod standalone;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use self::sentinel::watch::SentinelWatcher;
 use self::standalone::StandaloneWatcher;
-use super::fixed::FixedWatcher;
+use super::fixed::{self, FixedWatcher};
 use super::spec::{Discovery, ProtocolKind, ServiceSpec};
-use super::{Protocol, Refusal, Wire, WireError};
+use super::{Found, Protocol, Refusal, Wire, WireError};
 use crate::monitor::Watcher;
+use crate::net::dial::Dialer;
 use crate::net::tls::Connector;
 
 /// The protocol's entry in `PROTOCOLS`.
@@ -56,6 +60,19 @@ impl Wire for RedisWire {
             Discovery::Redis(spec) => Box::new(StandaloneWatcher { spec }),
             Discovery::Static(spec) => Box::new(FixedWatcher { spec }),
         }
+    }
+
+    fn look_around(&self, dialer: Dialer) -> Pin<Box<dyn Future<Output = Vec<Found>> + Send + '_>> {
+        Box::pin(async move {
+            match &self.spec.discovery {
+                Discovery::Sentinel(spec) => {
+                    let sentinels = Dialer { tls: self.sentinel_tls.clone(), ..dialer.clone() };
+                    ask::through_sentinels(spec, &dialer, &sentinels).await
+                }
+                Discovery::Redis(spec) => ask::of_nodes(spec, &dialer).await,
+                Discovery::Static(spec) => fixed::look_around(spec, &dialer).await,
+            }
+        })
     }
 
     /// LOADING is the one error that clients of Redis take as "soon" (Predis tries again on it).

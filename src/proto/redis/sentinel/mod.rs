@@ -8,5 +8,5 @@ pub mod event;
 mod fence;
 pub mod judge;
 mod tell;
-mod view;
+pub mod view;
 pub mod watch;
