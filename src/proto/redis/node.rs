@@ -22,7 +22,35 @@ pub struct NodeView {
     pub said: Option<(Role, Moment)>,
     /// Since when it has said master without a break.
     pub master_since: Option<Moment>,
-    pub urgent: u64,
+    /// How many times it was to be asked at once.
+    urgent: u64,
+    hurry: bool,
+    hurried: Option<Moment>,
+}
+
+/// However many reasons there are to ask a server at once, not more often than this.
+const HURRIED: Duration = Duration::from_millis(10);
+
+impl NodeView {
+    /// It should be asked at once.
+    pub fn hurry(&mut self) {
+        self.hurry = true;
+    }
+
+    /// Whether it should be asked as soon as that is allowed.
+    pub fn is_waiting(&self) -> bool {
+        self.hurry
+    }
+
+    /// What goes into [`crate::monitor::Pace::urgent`]. A thousand clients that cannot be connected are one question.
+    pub fn urgency(&mut self, now: Moment) -> u64 {
+        if self.hurry && self.hurried.is_none_or(|at| now.since(at) >= HURRIED) {
+            self.hurry = false;
+            self.hurried = Some(now);
+            self.urgent += 1;
+        }
+        self.urgent
+    }
 }
 
 impl NodeView {

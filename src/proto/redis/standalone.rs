@@ -216,7 +216,7 @@ impl Judge for StandaloneJudge {
         match seen {
             Seen::Hint(addr) => {
                 if let Some(node) = self.nodes.get_mut(&addr) {
-                    node.urgent += 1;
+                    node.hurry();
                 }
             }
             Seen::Role { addr, role } => {
@@ -238,15 +238,11 @@ impl Judge for StandaloneJudge {
         } else {
             EAGER.min(self.interval)
         };
-        let probe = |(addr, node): (&Addr, &NodeView)| {
-            (
-                addr.clone(),
-                Pace {
-                    every,
-                    urgent: node.urgent,
-                },
-            )
+        let probe = |(addr, node): (&Addr, &mut NodeView)| {
+            let urgent = node.urgency(now);
+            (addr.clone(), Pace { every, urgent })
         };
+        let probes = self.nodes.iter_mut().map(probe).collect();
         let proof = primary
             .as_ref()
             .and_then(|p| self.nodes.get(p))
@@ -257,7 +253,7 @@ impl Judge for StandaloneJudge {
             troubles: self.troubles(now, primary.as_ref()),
             nodes: self.reports(now, primary.as_ref()),
             sources: Vec::new(),
-            probes: self.nodes.iter().map(probe).collect(),
+            probes,
             ask_again: 0,
             recheck: Some(now + RECHECK),
             notes: Vec::new(),

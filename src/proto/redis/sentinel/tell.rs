@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::answer::Answer;
 use super::fence::{Promotion, Stage};
 use super::judge::SentinelJudge;
-use super::view::{Heard, SentinelView};
+use super::view::SentinelView;
 use crate::addr::Addr;
 use crate::clock::Moment;
 use crate::monitor::report::{NodeReport, SourceReport};
@@ -19,30 +19,26 @@ const PROMOTING: Duration = Duration::from_millis(10);
 pub(super) const MAX_NODES: usize = 64;
 
 impl SentinelJudge {
-    pub(super) fn troubles(&self, now: Moment, primary: Option<&Addr>) -> Vec<Trouble> {
+    /// Who answers, and who counts.
+    fn sentinel_trouble(&self, now: Moment) -> Option<Trouble> {
         let of = self.sentinels.len();
-        let counting = self.claims(now).count();
-        let answering = self.sentinels.iter().filter(|s| s.answers(now)).count();
-        let unknown = |s: &&SentinelView| matches!(s.heard, Heard::Answer(Answer::UnknownMaster));
-        let unknown = self
-            .sentinels
-            .iter()
-            .filter(|s| s.answers(now))
-            .filter(unknown)
-            .count();
-        let mut troubles = Vec::new();
-        if answering == 0 {
-            troubles.push(Trouble::NoSentinel { of });
-        } else if unknown == answering {
-            troubles.push(Trouble::UnknownMaster {
-                master: self.spec.master.clone(),
-            });
-        } else if counting < self.majority() {
-            troubles.push(Trouble::Minority {
-                count: counting,
-                of,
-            });
+        let answers = || self.sentinels.iter().filter_map(|s| s.says(now));
+        let unknown = |a: &&Answer| matches!(a, Answer::UnknownMaster);
+        let count = self.counting(now);
+        if answers().count() == 0 {
+            Some(Trouble::NoSentinel { of })
+        } else if answers().all(|a| unknown(&a)) {
+            let master = self.spec.master.clone();
+            Some(Trouble::UnknownMaster { master })
+        } else if count < self.majority() {
+            Some(Trouble::Minority { count, of })
+        } else {
+            None
         }
+    }
+
+    pub(super) fn troubles(&self, now: Moment, primary: Option<&Addr>) -> Vec<Trouble> {
+        let mut troubles: Vec<Trouble> = self.sentinel_trouble(now).into_iter().collect();
         let named: BTreeSet<&Addr> = self.claims(now).map(|c| c.master).collect();
         if named.len() > 1 && !named.iter().any(|a| self.majority_names(now, a)) {
             troubles.push(Trouble::Disagreement {
@@ -59,32 +55,28 @@ impl SentinelJudge {
                 });
             }
         }
-        if let (Some((to, _)), Some(from)) = (&self.anew, &self.accepted) {
+        if let (Some(to), Some(from)) = (self.older_rival(now), &self.accepted) {
             troubles.push(Trouble::EpochWentBack {
                 from: from.term.0,
                 to: to.term.0,
             });
         }
-        if let Some(Promotion {
-            replica,
-            stage: Stage::Provisional { .. } | Stage::Unconfirmed { .. },
-            ..
-        }) = &self.promotion
-        {
-            troubles.push(Trouble::Provisional {
-                addr: replica.clone(),
-            });
-        }
+        let provisional = |p: &&Promotion| {
+            matches!(
+                p.stage,
+                Stage::Provisional { .. } | Stage::Unconfirmed { .. }
+            )
+        };
+        let provisional = self.promotions.iter().filter(provisional);
+        troubles.extend(provisional.map(|p| Trouble::Provisional {
+            addr: p.replica.clone(),
+        }));
         troubles.extend(self.fenced(now).map(|why| Trouble::Fenced { why }));
-        let silent = self.sentinels.iter().filter(|s| s.claim(now).is_none());
-        troubles.extend(
-            silent
-                .filter(|s| !matches!(s.heard, Heard::Nothing))
-                .map(|s| Trouble::Source {
-                    name: format!("sentinel {}", s.addr),
-                    why: s.says(now),
-                }),
-        );
+        let silent = self.sentinels.iter().filter(|s| !s.counts(now));
+        troubles.extend(silent.filter(|s| s.is_known()).map(|s| Trouble::Source {
+            name: format!("sentinel {}", s.addr),
+            why: s.describe(now),
+        }));
         troubles
     }
 
@@ -115,42 +107,47 @@ impl SentinelJudge {
         self.nodes.iter().map(report).collect()
     }
 
-    pub(super) fn probes(&mut self, now: Moment) -> BTreeMap<Addr, Pace> {
+    /// Whom to probe and how often. Those that matter first: there is no room for all replicas that
+    /// a sentinel can invent.
+    fn wanted(&self, now: Moment) -> BTreeMap<Addr, Duration> {
         let steady = self.spec.probe_interval;
         let mut wanted: BTreeMap<Addr, Duration> = BTreeMap::new();
-        for replica in self.sentinels.iter().flat_map(SentinelView::replicas) {
-            wanted.insert(replica.clone(), steady);
+        for Promotion { replica, stage, .. } in &self.promotions {
+            let every = match stage {
+                Stage::Awaiting | Stage::Provisional { .. } => PROMOTING,
+                Stage::Deposing { .. } | Stage::Unconfirmed { .. } => EAGER,
+            };
+            wanted.insert(replica.clone(), every.min(steady));
         }
         let accepted = self.accepted.iter().map(|a| &a.addr);
-        let named = self
-            .sentinels
-            .iter()
-            .filter_map(|s| s.claim(now))
-            .map(|c| c.master);
-        for addr in accepted.chain(named) {
-            let every = if self.is_master(now, addr) {
-                steady
-            } else {
-                EAGER.min(steady)
-            };
-            wanted.insert(addr.clone(), every);
+        for addr in accepted.chain(self.claims(now).map(|c| c.master)) {
+            let proven = self.is_master(now, addr);
+            let every = if proven { steady } else { EAGER.min(steady) };
+            wanted.entry(addr.clone()).or_insert(every);
         }
-        if let Some(promotion) = &self.promotion {
-            wanted.insert(promotion.replica.clone(), PROMOTING);
+        // One of each sentinel at a time, so that none of them takes all the room.
+        let longest = self.sentinels.iter().map(|s| s.replicas().len()).max();
+        for index in 0..longest.unwrap_or(0) {
+            for replica in self
+                .sentinels
+                .iter()
+                .filter_map(|s| s.replicas().get(index))
+            {
+                if wanted.len() < MAX_NODES {
+                    wanted.entry(replica.clone()).or_insert(steady);
+                }
+            }
         }
-        while wanted.len() > MAX_NODES {
-            wanted.pop_last();
-        }
+        wanted
+    }
+
+    pub(super) fn probes(&mut self, now: Moment) -> BTreeMap<Addr, Pace> {
+        let wanted = self.wanted(now);
         self.nodes.retain(|addr, _| wanted.contains_key(addr));
         let pace = |(addr, every): (Addr, Duration)| {
             let node = self.nodes.entry(addr.clone()).or_default();
-            (
-                addr,
-                Pace {
-                    every,
-                    urgent: node.urgent,
-                },
-            )
+            let urgent = node.urgency(now);
+            (addr, Pace { every, urgent })
         };
         wanted.into_iter().map(pace).collect()
     }
@@ -158,8 +155,8 @@ impl SentinelJudge {
     pub(super) fn sources(&self, now: Moment) -> Vec<SourceReport> {
         let report = |s: &SentinelView| SourceReport {
             address: s.addr.clone(),
-            up: s.answers(now),
-            says: s.says(now),
+            up: s.says(now).is_some(),
+            says: s.describe(now),
         };
         self.sentinels.iter().map(report).collect()
     }

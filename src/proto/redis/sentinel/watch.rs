@@ -33,6 +33,9 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// A subscribed connection is pinged this often and must answer before the next one.
 const PING: Duration = Duration::from_secs(1);
 
+/// Events a second that are heeded from one sentinel. A failover has about twenty.
+const MOST_EVENTS: u32 = 200;
+
 /// Watches one service through its sentinels.
 pub struct SentinelWatcher {
     pub spec: SentinelSpec,
@@ -153,7 +156,13 @@ async fn ask_connected(source: &Source, backoff: &mut Backoff) -> Result<(), Ask
     let questions = questions(source.master.as_bytes());
     let questions: Vec<&[&[u8]]> = questions.iter().map(Vec::as_slice).collect();
     loop {
+        let asked = Instant::now();
         let replies = connection.ask(&questions, ANSWER_WITHIN).await?;
+        // After a pause of this host the answer may be as old as the pause was long, and is there
+        // before the timeout is looked at.
+        if asked.elapsed() > ANSWER_WITHIN {
+            return Err(AskError::Timeout(ANSWER_WITHIN));
+        }
         let answer = parse(&replies).ok_or(Nonsense::Unexpected)?;
         let torn = answer == Answer::Torn;
         backoff.reset();
@@ -208,6 +217,7 @@ async fn listen_connected(source: &Source, backoff: &mut Backoff) -> Result<(), 
     // What happened before the subscription is in the answer to this.
     source.again.notify_one();
     let (mut heard, mut next_ping) = (Instant::now(), Instant::now() + PING);
+    let (mut second, mut events) = (Instant::now(), 0);
     loop {
         let frame = tokio::select! {
             frame = connection.receive() => frame?,
@@ -231,6 +241,14 @@ async fn listen_connected(source: &Source, backoff: &mut Backoff) -> Result<(), 
         let Some(event) = read(&channel, &payload, &source.master) else {
             continue;
         };
+        if second.elapsed() >= PING {
+            (second, events) = (Instant::now(), 0);
+        }
+        events += 1;
+        if events > MOST_EVENTS {
+            // The rest waits in the socket, and then with the sentinel, which hangs up.
+            sleep_until(second + PING).await;
+        }
         source.again.notify_one();
         if source
             .seen
