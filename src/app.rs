@@ -31,10 +31,10 @@ use crate::proto::{WireError, protocol};
 use crate::runtime::DataThreads;
 use crate::signal::{Crossings, Signal, crossings};
 use crate::supervise::Supervisor;
+use crate::telemetry::http;
 use crate::telemetry::metrics::{Registry, UPKEEP};
 use crate::telemetry::surface::{Identity, Shown, Surface};
 use crate::telemetry::view::ServiceView;
-use crate::telemetry::http;
 use crate::topology::Role;
 use crate::topology::cell;
 
@@ -44,7 +44,10 @@ pub enum AppError {
     #[error("cannot start: {0}")]
     Runtime(#[from] io::Error),
     #[error("service '{service}': {source}")]
-    Wire { service: Arc<str>, source: WireError },
+    Wire {
+        service: Arc<str>,
+        source: WireError,
+    },
     #[error("service '{service}': TLS: {source}")]
     Tls { service: Arc<str>, source: TlsError },
     #[error(transparent)]
@@ -115,29 +118,50 @@ impl App {
             threads,
             process: Limit::new(fds::session_budget(descriptors)),
         };
-        let services = config.services.iter().map(|spec| start_service(spec, &common));
+        let services = config
+            .services
+            .iter()
+            .map(|spec| start_service(spec, &common));
         let services = services.collect::<Result<Vec<_>, _>>()?;
-        let mut app = Self { config, common, services, control: Vec::new() };
+        let mut app = Self {
+            config,
+            common,
+            services,
+            control: Vec::new(),
+        };
         app.open_control()?;
         Ok(app)
     }
 
     /// Health, metrics and admin: on the control thread, with listeners of their own.
     fn open_control(&mut self) -> Result<(), AppError> {
-        let Common { clock, drain, registry, supervisor, .. } = &self.common;
+        let Common {
+            clock,
+            drain,
+            registry,
+            supervisor,
+            ..
+        } = &self.common;
         let identity = Identity {
             name: self.config.name.clone().unwrap_or_else(host_name),
             region: self.config.region.clone(),
         };
         let shown = Shown {
-            services: self.services.iter().map(|running| running.view.clone()).collect(),
+            services: self
+                .services
+                .iter()
+                .map(|running| running.view.clone())
+                .collect(),
             unhealthy_after: self.config.http.unhealthy_after,
         };
         let surface = Surface::new(identity, *clock, drain.clone(), registry.clone(), shown);
         for &addr in &self.config.http.listen {
             let (bound, listener) = control_listener(&Addr::Ip(addr), 0)?;
             info!(event = "listening", http = %addr, "listening");
-            supervisor.spawn("http", http::serve(listener, surface.clone(), supervisor.stop().clone()));
+            supervisor.spawn(
+                "http",
+                http::serve(listener, surface.clone(), supervisor.stop().clone()),
+            );
             self.control.push(bound);
         }
         let spec = &self.config.admin;
@@ -149,10 +173,16 @@ impl App {
     async fn serve(self) -> Result<(), AppError> {
         let mut signals = Signals::new()?;
         let registry = self.common.registry.clone();
-        self.common.supervisor.keep("metrics-upkeep", move || upkeep(registry.clone()));
+        self.common
+            .supervisor
+            .keep("metrics-upkeep", move || upkeep(registry.clone()));
         info!(
-            event = "started", version = env!("CARGO_PKG_VERSION"), pid = std::process::id(),
-            threads = self.common.threads.count(), services = self.services.len(), "Pilotfish runs"
+            event = "started",
+            version = env!("CARGO_PKG_VERSION"),
+            pid = std::process::id(),
+            threads = self.common.threads.count(),
+            services = self.services.len(),
+            "Pilotfish runs"
         );
         signals.stop().await;
         self.shut_down(signals).await;
@@ -162,7 +192,12 @@ impl App {
     /// Health first, then patience, then the rest. A second signal ends the patience.
     async fn shut_down(self, mut signals: Signals) {
         // The control listeners stay open to the end: that is where the drain shows.
-        let Self { config, common, services, control: _control } = self;
+        let Self {
+            config,
+            common,
+            services,
+            control: _control,
+        } = self;
         common.drain.set(Phase::Draining);
         let sessions = common.process.taken();
         let patience = config.drain_timeout;
@@ -184,7 +219,12 @@ impl App {
         for running in &services {
             running.service.signal.ring();
         }
-        info!(event = "closing", sessions = common.process.taken(), impatient, "closing");
+        info!(
+            event = "closing",
+            sessions = common.process.taken(),
+            impatient,
+            "closing"
+        );
         let closed = async {
             while common.process.taken() > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
@@ -200,7 +240,10 @@ impl App {
 }
 
 fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 async fn upkeep(registry: Registry) {
@@ -214,10 +257,20 @@ async fn upkeep(registry: Registry) {
 fn start_service(spec: &ServiceSpec, common: &Common) -> Result<Running, AppError> {
     let name = spec.name.clone();
     let wire = protocol(spec.protocol).bind(spec);
-    let wire = wire.map_err(|source| AppError::Wire { service: name.clone(), source })?;
+    let wire = wire.map_err(|source| AppError::Wire {
+        service: name.clone(),
+        source,
+    })?;
     let tls = Connector::build(&spec.tls);
-    let tls = tls.map_err(|source| AppError::Tls { service: name.clone(), source })?;
-    let dialer = Dialer { resolver: common.resolver.clone(), tls, keepalive: spec.limits.tcp_keepalive };
+    let tls = tls.map_err(|source| AppError::Tls {
+        service: name.clone(),
+        source,
+    })?;
+    let dialer = Dialer {
+        resolver: common.resolver.clone(),
+        tls,
+        keepalive: spec.limits.tcp_keepalive,
+    };
     let signal = Signal::new(common.crossings.clone());
     let gate = Arc::new(Gate::new(signal.clone()));
     let (writer, topology) = cell::cell(signal.clone(), common.clock.now());
@@ -257,21 +310,38 @@ fn start_service(spec: &ServiceSpec, common: &Common) -> Result<Running, AppErro
         held: service.admission.held.clone(),
     };
     let metrics = MonitorMetrics::new(&common.registry, &name);
-    let publisher =
-        Publisher { service: name.clone(), writer, gate, report: report_sender, metrics };
-    let outlet =
-        Outlet { service: name, clock: common.clock, dialer, hints: hint_receiver, publisher };
-    common.supervisor.spawn("monitor", wire.watcher().watch(outlet));
-    let mut running =
-        Running { service, view, bound: Vec::new(), stop_accepting: CancellationToken::new() };
+    let publisher = Publisher {
+        service: name.clone(),
+        writer,
+        gate,
+        report: report_sender,
+        metrics,
+    };
+    let outlet = Outlet {
+        service: name,
+        clock: common.clock,
+        dialer,
+        hints: hint_receiver,
+        publisher,
+    };
+    common
+        .supervisor
+        .spawn("monitor", wire.watcher().watch(outlet));
+    let mut running = Running {
+        service,
+        view,
+        bound: Vec::new(),
+        stop_accepting: CancellationToken::new(),
+    };
     open_doors(&mut running, spec, common)?;
     Ok(running)
 }
 
 fn open_doors(running: &mut Running, spec: &ServiceSpec, common: &Common) -> Result<(), AppError> {
-    for (role, addrs) in
-        [(Role::Primary, &spec.listen.primary), (Role::Replica, &spec.listen.replica)]
-    {
+    for (role, addrs) in [
+        (Role::Primary, &spec.listen.primary),
+        (Role::Replica, &spec.listen.replica),
+    ] {
         if addrs.is_empty() {
             continue;
         }
@@ -279,11 +349,22 @@ fn open_doors(running: &mut Running, spec: &ServiceSpec, common: &Common) -> Res
         let doors: Vec<Arc<Door>> = (0..common.threads.count())
             .map(|thread| {
                 let (service, metrics) = (running.service.clone(), metrics.clone());
-                Arc::new(Door { service, role, thread, metrics })
+                Arc::new(Door {
+                    service,
+                    role,
+                    thread,
+                    metrics,
+                })
             })
             .collect();
         for addr in addrs {
-            running.bound.push(open_door(addr, &doors, running, common, spec.listen.socket_mode)?);
+            running.bound.push(open_door(
+                addr,
+                &doors,
+                running,
+                common,
+                spec.listen.socket_mode,
+            )?);
         }
     }
     Ok(())

@@ -26,7 +26,10 @@ impl DataThreads {
         let stop = CancellationToken::new();
         let count = if count == 0 { cores() } else { count };
         let start = |index: usize| {
-            let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+            let runtime = Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build()?;
             let handle = runtime.handle().clone();
             let stop = stop.clone();
             let thread = std::thread::Builder::new()
@@ -35,7 +38,10 @@ impl DataThreads {
             Ok((handle, Some(thread)))
         };
         let threads: io::Result<Vec<_>> = (0..count).map(start).collect();
-        Ok(Self { threads: threads?, stop })
+        Ok(Self {
+            threads: threads?,
+            stop,
+        })
     }
 
     pub fn count(&self) -> usize {
@@ -50,7 +56,11 @@ impl DataThreads {
     /// Ends whatever still runs there, and waits for the threads.
     pub fn stop(mut self) {
         self.stop.cancel();
-        for thread in self.threads.iter_mut().filter_map(|(_, thread)| thread.take()) {
+        for thread in self
+            .threads
+            .iter_mut()
+            .filter_map(|(_, thread)| thread.take())
+        {
             // A panic has been logged where it happened.
             let _ = thread.join();
         }

@@ -11,8 +11,12 @@ use crate::net::tls::Connector;
 use crate::proto::spec::ServiceSpec;
 use crate::proto::{Found, protocol};
 
-const COLUMNS: [Column; 4] =
-    [Column("SERVICE", 16), Column("WHAT", 34), Column("OK", 3), Column("SAYS", 60)];
+const COLUMNS: [Column; 4] = [
+    Column("SERVICE", 16),
+    Column("WHAT", 34),
+    Column("OK", 3),
+    Column("SAYS", 60),
+];
 
 /// Connects to everything once; fails when something is not as a working service needs it.
 pub fn probe(loaded: Loaded) -> ExitCode {
@@ -31,17 +35,31 @@ pub fn probe(loaded: Loaded) -> ExitCode {
     let page = table::text("", &COLUMNS, &rows);
     // Nobody is left to tell when the terminal is gone.
     let _ = std::io::stdout().lock().write_all(page.as_bytes());
-    if all_ok { ExitCode::Done } else { ExitCode::Failed }
+    if all_ok {
+        ExitCode::Done
+    } else {
+        ExitCode::Failed
+    }
 }
 
 async fn look_around(spec: &ServiceSpec) -> Vec<Found> {
-    let failed = |why: String| vec![Found { what: "config".to_owned(), ok: false, says: why }];
+    let failed = |why: String| {
+        vec![Found {
+            what: "config".to_owned(),
+            ok: false,
+            says: why,
+        }]
+    };
     let tls = match Connector::build(&spec.tls) {
         Ok(tls) => tls,
         Err(error) => return failed(error.to_string()),
     };
     let resolver = Resolver::from_system();
-    let dialer = Dialer { resolver, tls, keepalive: spec.limits.tcp_keepalive };
+    let dialer = Dialer {
+        resolver,
+        tls,
+        keepalive: spec.limits.tcp_keepalive,
+    };
     match protocol(spec.protocol).bind(spec) {
         Ok(wire) => wire.look_around(dialer).await,
         Err(error) => failed(error.to_string()),

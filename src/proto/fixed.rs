@@ -86,10 +86,16 @@ impl FixedWatcher {
 pub async fn look_around(spec: &StaticSpec, dialer: &Dialer) -> Vec<Found> {
     let mut found = Vec::new();
     for node in &spec.nodes {
-        let dialled = dialer.dial(&node.addr, node.server_name.as_deref(), CONNECT_WITHIN).await;
+        let dialled = dialer
+            .dial(&node.addr, node.server_name.as_deref(), CONNECT_WITHIN)
+            .await;
         let ok = dialled.is_ok();
         let says = dialled.map_or_else(|error| error.to_string(), |_| "accepts".to_owned());
-        found.push(Found { what: format!("server {}", node.addr), ok, says });
+        found.push(Found {
+            what: format!("server {}", node.addr),
+            ok,
+            says,
+        });
     }
     found
 }

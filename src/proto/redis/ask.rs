@@ -17,7 +17,11 @@ use crate::secret::Credentials;
 const WITHIN: Duration = Duration::from_secs(2);
 
 /// All sentinels, and every server that they name.
-pub async fn through_sentinels(spec: &SentinelSpec, dialer: &Dialer, sentinels: &Dialer) -> Vec<Found> {
+pub async fn through_sentinels(
+    spec: &SentinelSpec,
+    dialer: &Dialer,
+    sentinels: &Dialer,
+) -> Vec<Found> {
     let mut found = Vec::new();
     let mut named = BTreeSet::new();
     for addr in &spec.sentinels {
@@ -27,16 +31,26 @@ pub async fn through_sentinels(spec: &SentinelSpec, dialer: &Dialer, sentinels: 
             Ok(answer) => describe(answer),
             Err(error) => error.to_string(),
         };
-        if let Ok(Answer::Names { master, replicas, .. }) = answer {
+        if let Ok(Answer::Names {
+            master, replicas, ..
+        }) = answer
+        {
             named.insert(master);
             named.extend(replicas);
         }
-        found.push(Found { what: format!("sentinel {addr}"), ok, says });
+        found.push(Found {
+            what: format!("sentinel {addr}"),
+            ok,
+            says,
+        });
     }
     let mut masters = 0;
     for announced in named {
         let addr = spec.address_map.get(&announced).unwrap_or(&announced);
-        let node = NodeSpec { addr: addr.clone(), server_name: None };
+        let node = NodeSpec {
+            addr: addr.clone(),
+            server_name: None,
+        };
         let role = ask_role(&node, &spec.credentials, dialer).await;
         masters += usize::from(matches!(role, Role::Master { .. }));
         found.push(node_found(&node.addr, &role));
@@ -63,15 +77,34 @@ fn without_master(masters: usize) -> Option<Found> {
         1 => return None,
         _ => "more than one server says it is master",
     };
-    Some(Found { what: "primary".to_owned(), ok: false, says: says.to_owned() })
+    Some(Found {
+        what: "primary".to_owned(),
+        ok: false,
+        says: says.to_owned(),
+    })
 }
 
 fn node_found(addr: &Addr, role: &Role) -> Found {
-    let ok = matches!(role, Role::Master { .. } | Role::Replica { connected: true, .. });
-    Found { what: format!("redis {addr}"), ok, says: role.to_string() }
+    let ok = matches!(
+        role,
+        Role::Master { .. }
+            | Role::Replica {
+                connected: true,
+                ..
+            }
+    );
+    Found {
+        what: format!("redis {addr}"),
+        ok,
+        says: role.to_string(),
+    }
 }
 
-async fn ask_sentinel(spec: &SentinelSpec, addr: &Addr, dialer: &Dialer) -> Result<Answer, AskError> {
+async fn ask_sentinel(
+    spec: &SentinelSpec,
+    addr: &Addr,
+    dialer: &Dialer,
+) -> Result<Answer, AskError> {
     let mut connection =
         Connection::open(dialer, addr, None, &spec.sentinel_credentials, WITHIN).await?;
     let questions = questions(spec.master.as_bytes());
@@ -83,13 +116,14 @@ async fn ask_sentinel(spec: &SentinelSpec, addr: &Addr, dialer: &Dialer) -> Resu
 async fn ask_role(node: &NodeSpec, credentials: &Credentials, dialer: &Dialer) -> Role {
     let name = node.server_name.as_deref();
     let asked = async {
-        let mut connection = Connection::open(dialer, &node.addr, name, credentials, WITHIN).await?;
+        let mut connection =
+            Connection::open(dialer, &node.addr, name, credentials, WITHIN).await?;
         connection.ask(&[&[b"ROLE"]], WITHIN).await
     };
     match asked.await {
-        Ok(replies) => {
-            replies.first().map_or_else(|| Role::Down("no answer".to_owned()), parse_role)
-        }
+        Ok(replies) => replies
+            .first()
+            .map_or_else(|| Role::Down("no answer".to_owned()), parse_role),
         Err(error) => Role::Down(error.to_string()),
     }
 }

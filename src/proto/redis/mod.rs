@@ -66,7 +66,10 @@ impl Wire for RedisWire {
         Box::pin(async move {
             match &self.spec.discovery {
                 Discovery::Sentinel(spec) => {
-                    let sentinels = Dialer { tls: self.sentinel_tls.clone(), ..dialer.clone() };
+                    let sentinels = Dialer {
+                        tls: self.sentinel_tls.clone(),
+                        ..dialer.clone()
+                    };
                     ask::through_sentinels(spec, &dialer, &sentinels).await
                 }
                 Discovery::Redis(spec) => ask::of_nodes(spec, &dialer).await,

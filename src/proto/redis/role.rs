@@ -37,10 +37,20 @@ pub enum Role {
 impl std::fmt::Display for Role {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Master { replicas, .. } => write!(f, "master, {} replicas connected", replicas.len()),
-            Self::Replica { master, connected, .. } => {
-                let state = if *connected { "connected" } else { "not connected" };
-                let master = master.as_ref().map_or_else(|| "nobody".to_owned(), Addr::to_string);
+            Self::Master { replicas, .. } => {
+                write!(f, "master, {} replicas connected", replicas.len())
+            }
+            Self::Replica {
+                master, connected, ..
+            } => {
+                let state = if *connected {
+                    "connected"
+                } else {
+                    "not connected"
+                };
+                let master = master
+                    .as_ref()
+                    .map_or_else(|| "nobody".to_owned(), Addr::to_string);
                 write!(f, "replica of {master}, {state}")
             }
             Self::Busy(why) => write!(f, "busy: {why}"),

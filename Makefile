@@ -1,0 +1,52 @@
+# What a developer or an operator runs. Every target works from a clean clone on Debian or Ubuntu with
+# git, make, a Rust toolchain and apt.
+
+CARGO ?= cargo
+TOOLS := $(CURDIR)/target/tools
+DENY_VERSION := 0.20.2
+DENY := $(TOOLS)/bin/cargo-deny
+
+.PHONY: help demo test lint audit bench fuzz fmt
+
+help:
+	@echo 'make demo   a Redis master dies, freezes and is moved, and the shop goes on'
+	@echo 'make test   all tests, against real servers'
+	@echo 'make lint   formatting, clippy, licences and duplicates'
+	@echo 'make bench  throughput, processor time and memory next to HAProxy'
+	@echo 'make fuzz   every parser, a minute each (needs a nightly toolchain and cargo-fuzz)'
+	@echo 'make audit  known vulnerabilities in dependencies (needs the network)'
+
+# DEMO_ARGS=--haproxy runs HAProxy's usual recipe beside it.
+demo:
+	scripts/install-packages demo
+	$(if $(findstring --haproxy,$(DEMO_ARGS)),scripts/install-packages bench)
+	$(CARGO) build --locked -p pilotfish -p pilotfish-harness --bin pilotfish --bin demo
+	PILOTFISH_BIN=target/debug/pilotfish target/debug/demo $(DEMO_ARGS)
+
+test:
+	scripts/install-packages test
+	$(CARGO) test --locked --workspace
+
+lint: $(DENY)
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(DENY) --log-level error check bans licenses sources
+
+audit: $(DENY)
+	$(DENY) check advisories
+
+# BENCH_ARGS=--quick for a first look.
+bench:
+	scripts/install-packages bench
+	$(CARGO) build --locked --release -p pilotfish -p pilotfish-loadtest
+	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest bench $(BENCH_ARGS)
+
+fuzz:
+	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
+		$(CARGO) +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+
+fmt:
+	$(CARGO) fmt --all
+
+$(DENY):
+	$(CARGO) install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
