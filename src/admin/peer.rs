@@ -59,8 +59,12 @@ impl Policy {
         {
             warn!(%group, "there is no such group: nobody may use the admin socket by it");
         }
+        Self::owned_by(rustix::process::geteuid().as_raw(), groups)
+    }
+
+    pub(super) fn owned_by(owner: u32, groups: &[String]) -> Self {
         Self {
-            owner: rustix::process::geteuid().as_raw(),
+            owner,
             groups: groups.into(),
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
         }
@@ -155,13 +159,10 @@ mod tests {
 
     #[tokio::test]
     async fn root_and_the_owner_may_and_nobody_else() {
-        let policy = |groups: &[&str]| Policy {
-            owner: 1000,
-            ..Policy::new(&groups.iter().map(|&g| g.to_owned()).collect::<Vec<_>>())
-        };
+        let policy = |groups: &[String]| Policy::owned_by(1000, groups);
         for (uid, may) in [(0, true), (1000, true), (1001, false), (65534, false)] {
             assert_eq!(policy(&[]).admits(caller(uid, 1)).await, may, "{uid}");
-            let nowhere = policy(&["no-such-group-here"]);
+            let nowhere = policy(&["no-such-group-here".to_owned()]);
             assert_eq!(nowhere.admits(caller(uid, 1)).await, may, "{uid}");
         }
     }
@@ -170,10 +171,7 @@ mod tests {
     async fn members_of_an_allowed_group_may() {
         // The one group that every system has, by whatever name.
         let root = Group::from_gid(Gid::from_raw(0)).unwrap().unwrap();
-        let policy = Policy {
-            owner: 1000,
-            ..Policy::new(&[root.name])
-        };
+        let policy = Policy::owned_by(1000, &[root.name]);
         assert!(
             policy.admits(caller(65534, 0)).await,
             "it runs as that group"

@@ -131,3 +131,6 @@ async fn receive(desk: &Arc<Desk>, stream: Stream, caller: Caller) {
     });
     converse(stream, PATIENCE_WITH_STRANGERS, service, desk.stop.clone()).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use super::table::{self, Column, clean, wrapped};
 use crate::admin::client;
 use crate::admin::command::Command;
@@ -16,57 +18,48 @@ use crate::telemetry::problem::Problem;
 /// # Errors
 /// When it cannot be asked, does not answer, or knows no such service; the text is for people.
 pub fn show(socket: &Path, service: Option<&str>, json: bool) -> Result<(), String> {
-    if json {
-        let command = match service {
-            Some(name) => Command::Service(name.to_owned()),
-            None => Command::Status,
-        };
-        let body = fetch(socket, &command)?;
-        print(&String::from_utf8_lossy(&body));
-        return Ok(());
-    }
-    let body = fetch(socket, &Command::Status)?;
-    let mut status: Status = serde_json::from_slice(&body).map_err(|error| {
-        format!("the answer cannot be read ({error}): is it of another version?")
-    })?;
-    if let Some(name) = service {
-        status.services.retain(|s| s.name == name);
-        if status.services.is_empty() {
-            // Its own answer names those that there are.
-            fetch(socket, &Command::Service(name.to_owned()))?;
-            return Err(format!("there is no such service: {name}"));
-        }
-    }
-    print(&page(&status, service.is_none()));
+    let text = text(socket, service, json)?;
+    // Whoever reads may have seen enough (`| head`): that is no error.
+    let _ = writeln!(io::stdout().lock(), "{}", text.trim_end());
     Ok(())
 }
 
-fn fetch(socket: &Path, command: &Command) -> Result<Vec<u8>, String> {
+fn text(socket: &Path, service: Option<&str>, json: bool) -> Result<String, String> {
+    // Always asked for itself: its answer names the services that there are.
+    let one = service.map(|name| fetch(socket, &Command::Service(name.to_owned())));
+    let one = one.transpose()?;
+    match (one, json) {
+        (Some(body), true) => Ok(body),
+        (Some(body), false) => Ok(page(None, &[read(&body)?])),
+        (None, true) => fetch(socket, &Command::Status),
+        (None, false) => {
+            let status: Status = read(&fetch(socket, &Command::Status)?)?;
+            Ok(page(Some(&status), &status.services))
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &str) -> Result<T, String> {
+    serde_json::from_str(body)
+        .map_err(|error| format!("the answer cannot be read, is it of another version? ({error})"))
+}
+
+fn fetch(socket: &Path, command: &Command) -> Result<String, String> {
     let answer = client::ask_blocking(socket, command);
     let (status, body) = answer.map_err(|error| error.to_string())?;
     if status == 200 {
-        return Ok(body.to_vec());
+        return Ok(String::from_utf8_lossy(&body).into_owned());
     }
     let problem = serde_json::from_slice::<Problem>(&body);
     Err(problem.map_or_else(|_| format!("it answered {status}"), |p| clean(&p.detail)))
 }
 
-/// Whoever reads may have seen enough (`| head`): that is no error.
-fn print(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{}", text.trim_end());
-}
-
-fn page(status: &Status, whole: bool) -> String {
+fn page(status: Option<&Status>, list: &[ServiceStatus]) -> String {
     // Process and reader share a host, and so a clock.
-    let clock = Clock::start();
-    let now = clock.wall(Moment::default());
-    let mut page = String::new();
-    if whole {
-        page += &head(status);
-        page.push('\n');
-    }
-    page += &services(&status.services, now);
-    for service in &status.services {
+    let now = Clock::start().wall(Moment::default());
+    let head = status.map(|status| head(status) + "\n");
+    let mut page = head.unwrap_or_default() + &services(list, now);
+    for service in list {
         page.push('\n');
         page += &details(service, now);
     }
@@ -92,12 +85,12 @@ fn head(status: &Status) -> String {
 }
 
 const SERVICES: [Column; 8] = [
-    Column("SERVICE", 16),
+    Column("SERVICE", 14),
     Column("STATUS", 8),
-    Column("PRIMARY", 30),
+    Column("PRIMARY", 26),
     Column("FOR", 7),
     Column("GENERATION", 10),
-    Column("TERM", 8),
+    Column("TERM", 7),
     Column("SESSIONS", 8),
     Column("HELD", 6),
 ];
@@ -125,9 +118,9 @@ const ENDPOINTS: [Column; 5] = [
     Column("ROLE", 8),
     Column("UP", 4),
     Column("LAG", 9),
-    Column("", 35),
+    Column("", 0),
 ];
-const SOURCES: [Column; 3] = [Column("SOURCE", 34), Column("UP", 4), Column("SAYS", 56)];
+const SOURCES: [Column; 3] = [Column("SOURCE", 34), Column("UP", 4), Column("SAYS", 0)];
 
 fn details(s: &ServiceStatus, now: jiff::Timestamp) -> String {
     let up = |up: bool| if up { "yes" } else { "no" }.to_owned();
@@ -209,7 +202,10 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::server::Admin;
     use crate::admin::status::{HealthStatus, SourceStatus, Word};
+    use crate::telemetry::sample::Sample;
+    use tokio_util::sync::CancellationToken;
 
     fn service() -> ServiceStatus {
         ServiceStatus {
@@ -247,27 +243,27 @@ mod tests {
     fn the_page_says_it_all_and_fits_100_columns() {
         let long = ServiceStatus {
             name: "s".repeat(63),
-            primary: None,
-            generation: u64::MAX,
+            primary: Some(format!("unix:/{}", "p".repeat(100))),
+            generation: 1_000_000_000,
+            term: Some(1_000_000),
+            sessions: 1_000_000,
             endpoints: Vec::new(),
             ..service()
         };
-        let page = page(
-            &Status {
-                name: "app-01".into(),
-                region: Some("gra".into()),
-                version: "0.1.0".into(),
-                pid: 4711,
-                started: "2026-01-02T15:04:05Z".into(),
-                uptime_s: 192,
-                health: HealthStatus {
-                    status: Word::Degraded,
-                    reason: Some("cache: no majority".into()),
-                },
-                services: vec![service(), long],
+        let status = Status {
+            name: "app-01".into(),
+            region: Some("gra".into()),
+            version: "0.1.0".into(),
+            pid: 4711,
+            started: "2026-01-02T15:04:05Z".into(),
+            uptime_s: 192,
+            health: HealthStatus {
+                status: Word::Degraded,
+                reason: Some("cache: no majority".into()),
             },
-            true,
-        );
+            services: vec![service(), long],
+        };
+        let page = page(Some(&status), &status.services);
         for said in [
             "app-01, region gra: degraded · pilotfish 0.1.0, pid 4711, up for 3m12s",
             "SERVICE",
@@ -319,5 +315,36 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = show(&dir.path().join("none.sock"), None, false).unwrap_err();
         assert!(error.contains("is Pilotfish running"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_the_process_says_is_what_is_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("admin.sock");
+        let admin = Admin::bind(&socket, 0o600, &[]).unwrap();
+        let stop = CancellationToken::new();
+        let server = admin.serve(Sample::proven().surface, stop.clone());
+        let client = async {
+            // As in a process of its own: there is no runtime around the command line.
+            let asks = move || {
+                let ask = |service, json| text(&socket, service, json);
+                let all = ask(None, false).unwrap();
+                assert!(all.starts_with("app-01: ok"), "{all}");
+                let one = ask(Some("cache"), false).unwrap();
+                assert!(all.ends_with(&one), "{one}");
+                for (service, name) in [(None, "app-01"), (Some("cache"), "cache")] {
+                    let json = ask(service, true).unwrap();
+                    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+                    assert_eq!(json["name"], name);
+                }
+                for service in ["none", "a b", "../status", ""] {
+                    let error = ask(Some(service), false).unwrap_err();
+                    assert!(error.starts_with("there is "), "{error}");
+                }
+            };
+            tokio::task::spawn_blocking(asks).await.unwrap();
+            stop.cancel();
+        };
+        tokio::join!(server, client);
     }
 }

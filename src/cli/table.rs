@@ -8,27 +8,26 @@ pub const WIDTH: usize = 100;
 #[derive(Clone, Copy, Debug)]
 pub struct Column(pub &'static str, pub usize);
 
-/// A table with two blanks between its columns; what is too long for one is cut.
+/// A table with two blanks between its columns; what is too long for one is cut. The last column may
+/// have the rest of the line.
 pub fn text<const N: usize>(indent: &str, columns: &[Column; N], rows: &[[String; N]]) -> String {
-    let cut = |row: &[String; N]| -> Vec<String> {
-        let cells = row.iter().zip(columns);
-        cells
-            .map(|(cell, column)| shortened(cell, column.1))
-            .collect()
-    };
     let heads = columns.map(|column| column.0.to_owned());
-    let lines: Vec<Vec<String>> = std::iter::once(&heads).chain(rows).map(cut).collect();
-    let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max();
-    let widths: Vec<usize> = (0..N).map(|at| width(at).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let cells = line.iter().zip(&widths);
-        let cells: Vec<String> = cells.map(|(cell, &w)| format!("{cell:w$}")).collect();
-        text += indent;
-        text += cells.join("  ").trim_end();
-        text.push('\n');
+    let lines: Vec<&[String; N]> = std::iter::once(&heads).chain(rows).collect();
+    let mut left = WIDTH - indent.len();
+    let mut text: Vec<String> = vec![String::new(); lines.len()];
+    for (at, Column(_, most)) in columns.iter().enumerate() {
+        let last = at + 1 == N;
+        let most = if last { left } else { left.min(*most) };
+        let cells: Vec<String> = lines.iter().map(|l| shortened(&l[at], most)).collect();
+        let width = cells.iter().map(|cell| cell.chars().count()).max();
+        let width = width.unwrap_or(0);
+        for (line, cell) in text.iter_mut().zip(cells) {
+            *line += &format!("{cell:width$}  ");
+        }
+        left = left.saturating_sub(width + 2);
     }
-    text
+    let line = |line: &String| format!("{indent}{}\n", line.trim_end());
+    text.iter().map(line).collect()
 }
 
 fn shortened(text: &str, most: usize) -> String {
@@ -36,7 +35,8 @@ fn shortened(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text;
     }
-    text.chars().take(most - 1).chain(['…']).collect()
+    let kept = text.chars().take(most.saturating_sub(1));
+    kept.chain(['…']).collect()
 }
 
 /// `text` without control characters.
@@ -75,10 +75,13 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_they_must_be() {
-        let columns = [Column("A", 5), Column("BB", 4)];
+        let columns = [Column("A", 5), Column("BB", 0)];
         let row = |a: &str, b: &str| [a.to_owned(), b.to_owned()];
         let table = text(" ", &columns, &[row("x", "yé"), row("too long", "1\n2")]);
         assert_eq!(table, " A      BB\n x      yé\n too …  1 2\n");
+        let table = text(" ", &columns, &[row("x", &"y".repeat(200))]);
+        let longest = table.lines().map(|line| line.chars().count()).max();
+        assert_eq!(longest, Some(WIDTH));
     }
 
     #[test]

@@ -259,3 +259,6 @@ impl Drop for MonitorMetrics {
 fn float(n: u64) -> f64 {
     n as f64
 }
+
+#[cfg(test)]
+mod tests;

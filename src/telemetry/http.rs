@@ -19,35 +19,44 @@ use super::surface::Surface;
 use crate::data::admit::Limit;
 use crate::net::listen::Listener;
 
-/// At a time, on one listener. A load balancer and a scraper need two.
-const MAX_CONNECTIONS: usize = 256;
+/// What one listener may take.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Connections at a time.
+    most: usize,
+    patience: Patience,
+}
 
-const PATIENCE: Patience = Patience {
-    head: Duration::from_secs(5),
-    lifetime: Some(Duration::from_secs(60)),
-    keep_alive: true,
+/// A load balancer and a scraper need two connections.
+const BOUNDS: Bounds = Bounds {
+    most: 256,
+    patience: Patience {
+        head: Duration::from_secs(5),
+        lifetime: Some(Duration::from_secs(60)),
+        keep_alive: true,
+    },
 };
 
 type Answer = Response<Full<Bytes>>;
 
 /// Answers on `listener` until `stop`.
 pub async fn serve(listener: Listener, surface: Arc<Surface>, stop: CancellationToken) {
-    serve_at_most(listener, surface, stop, MAX_CONNECTIONS).await;
+    serve_within(BOUNDS, listener, surface, stop).await;
 }
 
-async fn serve_at_most(
+async fn serve_within(
+    bounds: Bounds,
     listener: Listener,
     surface: Arc<Surface>,
     stop: CancellationToken,
-    most: usize,
 ) {
     let service = TowerToHyperService::new(router(surface));
-    let places = Limit::new(most);
+    let places = Limit::new(bounds.most);
     accept_loop(&listener, &stop, |stream| {
         let place = places.take()?;
         let (service, stop) = (service.clone(), stop.clone());
         Some(async move {
-            converse(stream, PATIENCE, service, stop).await;
+            converse(stream, bounds.patience, service, stop).await;
             drop(place);
         })
     })
@@ -109,3 +118,6 @@ async fn unknown() -> Answer {
     let detail = "there is /healthz, /healthz/SERVICE, /readyz, /livez and /metrics";
     Problem::new(StatusCode::NOT_FOUND, detail).response()
 }
+
+#[cfg(test)]
+mod tests;

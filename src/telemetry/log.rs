@@ -92,4 +92,71 @@ mod tests {
         assert_eq!(one_line("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
         assert_eq!(one_line(&"x".repeat(10_000)).len(), 300);
     }
+
+    const FORMAT: &str = "PILOTFISH_TEST_LOG";
+
+    /// A log is for a process, so it takes one to look at it: what `logged` runs.
+    #[test]
+    #[ignore = "a part of the test about lines"]
+    fn log_something() {
+        let Ok(format) = std::env::var(FORMAT) else {
+            return;
+        };
+        init("info,pilotfish::noise=off", format == "json").unwrap();
+        assert!(init("info", false).is_err(), "there is one already");
+        tracing::info!(
+            event = "primary",
+            service = "cache",
+            generation = 3,
+            "new primary"
+        );
+        tracing::debug!("too fine");
+        tracing::error!(target: "pilotfish::noise", "not wanted");
+        let _ = std::thread::spawn(|| panic!("first line\nsecond line")).join();
+    }
+
+    fn logged(format: &str) -> Vec<String> {
+        let child = std::process::Command::new("/proc/self/exe")
+            .args(["--exact", "telemetry::log::tests::log_something"])
+            .args(["--ignored", "--nocapture"])
+            .env(FORMAT, format)
+            .output()
+            .unwrap();
+        assert!(child.status.success());
+        let text = String::from_utf8(child.stderr).unwrap();
+        text.lines().map(ToOwned::to_owned).collect()
+    }
+
+    #[test]
+    fn each_event_is_one_line() {
+        let lines = logged("text");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let (time, rest) = lines[0].split_once(' ').unwrap();
+        assert!(
+            time.ends_with('Z') && time.parse::<jiff::Timestamp>().is_ok(),
+            "{time}"
+        );
+        for said in ["INFO", "new primary", "event=\"primary\"", "generation=3"] {
+            assert!(rest.contains(said), "{rest}");
+        }
+        assert!(
+            lines[1].contains("panicked: first line\\nsecond line"),
+            "{}",
+            lines[1]
+        );
+        assert!(lines[1].contains("src/telemetry/log.rs:"), "{}", lines[1]);
+
+        let lines = logged("json");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let event: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!(event["level"], "INFO");
+        assert_eq!(event["message"], "new primary");
+        assert_eq!(
+            (&event["service"], &event["generation"]),
+            (&"cache".into(), &3.into())
+        );
+        assert!(event["timestamp"].as_str().unwrap().ends_with('Z'));
+        let panic: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
+        assert_eq!(panic["event"], "panic");
+    }
 }

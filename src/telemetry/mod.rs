@@ -12,3 +12,6 @@ pub mod serve;
 pub mod spec;
 pub mod surface;
 pub mod view;
+
+#[cfg(test)]
+pub mod sample;
