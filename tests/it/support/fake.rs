@@ -92,7 +92,7 @@ pub struct Fake {
 
 impl Fake {
     pub fn start(lie: Lie) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").context("a fake")?;
+        let listener = TcpListener::bind("0.0.0.0:0").context("a fake")?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
         let told = Arc::new(Told::default());
