@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use pilotfish_harness::resp::encode;
 
 /// How soon a thread notices that it should end.
 const NOTICE: Duration = Duration::from_millis(20);
@@ -62,8 +63,11 @@ impl Lie {
     }
 
     fn chunk(self) -> Vec<u8> {
-        let event = b"*3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n$54\r\n\
-                      mymaster 127.0.0.1 10000 127.0.0.1 1                   \r\n";
+        let event = encode(&[
+            "message",
+            "+switch-master",
+            "mymaster 127.0.0.1 10000 127.0.0.1 1",
+        ]);
         match self {
             Self::Silent | Self::Closing => Vec::new(),
             Self::Garbage => b"\x00\xff<html>\r\n*-7\r\n$\r\n".repeat(1000),
