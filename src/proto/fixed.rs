@@ -61,14 +61,14 @@ impl FixedWatcher {
             let wake = Arc::new(Notify::new());
             again.insert(node.addr.clone(), wake.clone());
             let interval = self.spec.probe_interval;
-            tasks.spawn(knock(
-                index,
-                node.clone(),
-                dialer.clone(),
+            tasks.spawn(knock(Knocker {
+                node: index,
+                spec: node.clone(),
+                dialer: dialer.clone(),
                 interval,
                 wake,
-                seen_tx.clone(),
-            ));
+                seen: seen_tx.clone(),
+            }));
         }
         tasks.spawn(async move {
             while let Some(addr) = hints.recv().await {
@@ -100,14 +100,25 @@ pub async fn look_around(spec: &StaticSpec, dialer: &Dialer) -> Vec<Found> {
     found
 }
 
-async fn knock(
+/// Knocks at one server.
+struct Knocker {
     node: usize,
     spec: NodeSpec,
     dialer: Dialer,
     interval: Duration,
     wake: Arc<Notify>,
     seen: mpsc::Sender<Seen>,
-) {
+}
+
+async fn knock(knocker: Knocker) {
+    let Knocker {
+        node,
+        spec,
+        dialer,
+        interval,
+        wake,
+        seen,
+    } = knocker;
     loop {
         let limit = CONNECT_WITHIN.min(interval.max(EAGER * 2));
         let dialled = dialer
@@ -126,9 +137,12 @@ async fn knock(
     }
 }
 
+/// The last answer of a server, and when.
+type Knock = (Result<(), String>, Moment);
+
 /// The state of one list. Pure.
 pub struct FixedJudge {
-    nodes: Vec<(Addr, Option<(Result<(), String>, Moment)>)>,
+    nodes: Vec<(Addr, Option<Knock>)>,
     lease: Duration,
     current: Option<Addr>,
     evidence_at: Moment,
