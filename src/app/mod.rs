@@ -1,5 +1,6 @@
 //! The composition root: everything is made and wired here, top to bottom.
 
+pub mod look;
 mod service;
 mod signals;
 
