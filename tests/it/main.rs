@@ -1,5 +1,7 @@
 //! Integration tests: the real sidecar in front of real servers. One binary, one module per subject.
 
+mod kit;
+
 mod failover;
 mod liars;
 
