@@ -331,5 +331,5 @@ fn only_idle_sessions_meet_the_idle_timeout() {
         "it hears the end, and nothing else"
     );
     assert_eq!(say(&mut busy, &["GET", "a"]).text().unwrap(), "1");
-    assert_eq!(kit::ends(&sidecar, "idle-timeout"), 1.0);
+    kit::wait_ends(&sidecar, "idle-timeout", 1.0);
 }

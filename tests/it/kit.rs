@@ -146,6 +146,10 @@ pub fn ends(sidecar: &Sidecar, reason: &str) -> f64 {
         .unwrap()
 }
 
+pub fn wait_ends(sidecar: &Sidecar, reason: &str, wanted: f64) {
+    wait_metric(sidecar, "session_ends_total", &[("reason", reason)], wanted);
+}
+
 /// Waits until the service has no primary.
 pub fn wait_bereft(sidecar: &Sidecar) {
     let none = |health: &serde_json::Value| health["services"]["cache"]["primary"].is_null();
