@@ -24,14 +24,21 @@ pub struct Wish {
     pub client: Stream,
     /// Read from it already, and sent to nobody.
     pub pending: Option<Chunk>,
-    /// Until when it is held; `None`: `hold_timeout` from now.
-    pub deadline: Option<Moment>,
+    /// What is left of the patience with a server that took the client and dropped it untouched;
+    /// `None`: all of it.
+    pub patience: Option<Patience>,
 }
 
-/// A session, and until when its client would have been held.
+/// Until when a client is held, and how long it waits before the next try.
+pub struct Patience {
+    pub deadline: Moment,
+    backoff: Backoff,
+}
+
+/// A session, and the patience that its client has left.
 pub struct Established {
     pub session: Linked,
-    pub deadline: Moment,
+    pub patience: Patience,
 }
 
 /// What can happen to a client that waits.
@@ -60,41 +67,33 @@ enum Attempt {
 /// Links `wish` to an endpoint, or tells the client why not. Cancel safe: dropping closes both
 /// sockets.
 pub async fn link(wish: Wish, door: &Arc<Door>) -> Result<Established, EndReason> {
-    let mut setup = SetUp::new(wish.deadline, door);
+    let spoken = wish.pending.is_some();
+    let dropped = wish.patience.is_some();
+    let mut setup = SetUp::new(wish.patience, door);
     let client = wish.client;
+    let mut first = true;
     loop {
         let rung = door.service.signal.rung();
-        let waited = match setup.attempt(&client).await {
+        let attempt = match std::mem::take(&mut first) && dropped {
+            // A server that drops whom it takes is as little help as one that takes nobody.
+            true => Ok(Attempt::Failed),
+            false => setup.attempt(&client).await,
+        };
+        let waited = match attempt {
             Ok(Attempt::Done(dialled)) => {
-                setup.count_hold();
-                let Dialled {
-                    upstream,
-                    place,
-                    version,
-                } = dialled;
-                let session = Linked {
-                    client,
-                    upstream,
-                    place,
-                    version,
-                    pending: wish.pending,
-                };
-                return Ok(Established {
-                    session,
-                    deadline: setup.deadline,
-                });
+                return Ok(setup.established(client, wish.pending, dialled));
             }
             Ok(Attempt::Refuse) => {
-                refuse::tell(client, door, Refusal::NoPrimary).await;
+                refuse::tell(client, door, Refusal::NoPrimary, spoken).await;
                 return Err(EndReason::NoReplica);
             }
             Ok(Attempt::Closed) if !setup.hold() => {
-                refuse::tell(client, door, Refusal::NoPrimary).await;
+                refuse::tell(client, door, Refusal::NoPrimary, spoken).await;
                 return Err(EndReason::HoldFull);
             }
             Ok(Attempt::Closed) => setup.wait(&client, rung, None).await,
             Ok(Attempt::Failed) => {
-                let pause = setup.backoff.next(fastrand::f64());
+                let pause = setup.patience.backoff.next(fastrand::f64());
                 setup.wait(&client, rung, Some(pause)).await
             }
             Err(waited) => waited,
@@ -107,7 +106,7 @@ pub async fn link(wish: Wish, door: &Arc<Door>) -> Result<Established, EndReason
                 if door.service.drain.is_closing() {
                     return Err(refuse::end(client, EndReason::Drained).await);
                 }
-                refuse::tell(client, door, Refusal::NoPrimary).await;
+                refuse::tell(client, door, Refusal::NoPrimary, spoken).await;
                 return Err(EndReason::HoldTimeout);
             }
         }
@@ -117,20 +116,22 @@ pub async fn link(wish: Wish, door: &Arc<Door>) -> Result<Established, EndReason
 struct SetUp<'a> {
     door: &'a Arc<Door>,
     began: Moment,
-    deadline: Moment,
+    patience: Patience,
     held: Option<(Place, Counted)>,
-    backoff: Backoff,
 }
 
 impl<'a> SetUp<'a> {
-    fn new(deadline: Option<Moment>, door: &'a Arc<Door>) -> Self {
+    fn new(patience: Option<Patience>, door: &'a Arc<Door>) -> Self {
         let began = door.service.clock.now();
+        let whole = || Patience {
+            deadline: began + door.service.limits.hold_timeout,
+            backoff: Backoff::new(Duration::from_millis(10), Duration::from_millis(250)),
+        };
         Self {
             door,
             began,
-            deadline: deadline.unwrap_or(began + door.service.limits.hold_timeout),
+            patience: patience.unwrap_or_else(whole),
             held: None,
-            backoff: Backoff::new(Duration::from_millis(10), Duration::from_millis(250)),
         }
     }
 
@@ -149,6 +150,30 @@ impl<'a> SetUp<'a> {
             let service = &self.door.service;
             let waited = service.clock.now().since(self.began);
             service.metrics.hold_seconds.record(waited.as_secs_f64());
+        }
+    }
+
+    fn established(
+        mut self,
+        client: Stream,
+        pending: Option<Chunk>,
+        dialled: Dialled,
+    ) -> Established {
+        self.count_hold();
+        let Dialled {
+            upstream,
+            place,
+            version,
+        } = dialled;
+        Established {
+            session: Linked {
+                client,
+                upstream,
+                place,
+                version,
+                pending,
+            },
+            patience: self.patience,
         }
     }
 
@@ -201,7 +226,7 @@ impl<'a> SetUp<'a> {
         tokio::select! {
             permit = service.connecting.acquire() => permit.map_err(|_| Waited::TimedOut),
             () = client.peer_gone() => Err(Waited::ClientLeft),
-            () = tokio::time::sleep_until(service.clock.instant(self.deadline)) => {
+            () = tokio::time::sleep_until(service.clock.instant(self.patience.deadline)) => {
                 Err(Waited::TimedOut)
             }
         }
@@ -212,7 +237,7 @@ impl<'a> SetUp<'a> {
     async fn dial(&self, endpoint: Arc<Endpoint>, version: u64) -> Result<Attempt, Waited> {
         let service = &self.door.service;
         let began = service.clock.now();
-        let left = self.deadline.since(began).max(SHORTEST_CONNECT);
+        let left = self.patience.deadline.since(began).max(SHORTEST_CONNECT);
         let limit = service.limits.connect_timeout.min(left);
         // Before the dial: a crowd that connects at once must spread over the replicas.
         let place = endpoint.occupy();
@@ -268,13 +293,13 @@ impl<'a> SetUp<'a> {
     ) -> Waited {
         let clock = &self.door.service.clock;
         let pause = pause.map(|pause| clock.now() + pause);
-        let until = pause.map_or(self.deadline, |at| at.min(self.deadline));
+        let until = pause.map_or(self.patience.deadline, |at| at.min(self.patience.deadline));
         tokio::select! {
             biased;
             () = rung => Waited::LookAgain,
             () = client.peer_gone() => Waited::ClientLeft,
             () = tokio::time::sleep_until(clock.instant(until)) => {
-                if until == self.deadline { Waited::TimedOut } else { Waited::LookAgain }
+                if until == self.patience.deadline { Waited::TimedOut } else { Waited::LookAgain }
             }
         }
     }

@@ -15,8 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of a request that are read and thrown away while a client is told off.
 const DISCARDED: u64 = 1 << 20;
 
-/// Says `why` and closes. With too many at it already, the connection is just closed.
-pub async fn tell(mut client: Stream, door: &Door, why: Refusal) {
+/// Says `why` and closes. With too many at it already, the connection is just closed. `spoken`: the
+/// client's request was read already.
+pub async fn tell(mut client: Stream, door: &Door, why: Refusal, spoken: bool) {
     let service = &door.service;
     let Some(_place) = service.admission.refusing.take() else {
         return;
@@ -25,7 +26,7 @@ pub async fn tell(mut client: Stream, door: &Door, why: Refusal) {
         let _ = end(client, EndReason::TooMany).await;
         return;
     };
-    if service.wire.client_speaks_first() {
+    if service.wire.client_speaks_first() && !spoken {
         // As the answer to a request: an unexpected word would be taken for the answer to the next.
         let mut first = [0; 1024];
         match timeout(PATIENCE, client.read(&mut first)).await {

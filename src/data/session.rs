@@ -14,7 +14,7 @@ pub async fn run(client: Stream, door: Arc<Door>) {
     door.metrics.total.increment(1);
     let Some(_ticket) = door.service.admission.admit() else {
         door.service.metrics.ended(EndReason::TooMany);
-        Box::pin(refuse::tell(client, &door, Refusal::TooMany)).await;
+        Box::pin(refuse::tell(client, &door, Refusal::TooMany, false)).await;
         return;
     };
     let _active = Counted::new(&door.metrics.active);
@@ -27,7 +27,7 @@ async fn serve(client: Stream, door: &Arc<Door>) -> EndReason {
     let mut wish = Wish {
         client,
         pending: None,
-        deadline: None,
+        patience: None,
     };
     loop {
         // Boxed, so that what set-up needs is gone before the long life begins.
@@ -35,7 +35,7 @@ async fn serve(client: Stream, door: &Arc<Door>) -> EndReason {
             Ok(linked) => linked,
             Err(reason) => return reason,
         };
-        let deadline = linked.deadline;
+        let patience = linked.patience;
         match relay::run(linked.session, door).await {
             Outcome::Ended(reason) => return reason,
             Outcome::Unlinked {
@@ -44,14 +44,14 @@ async fn serve(client: Stream, door: &Arc<Door>) -> EndReason {
                 why,
             } => {
                 // A server that takes connections and drops them must not keep a client for ever.
-                let deadline = (why == Unlink::UpstreamLost).then_some(deadline);
-                if deadline.is_some_and(|at| service.clock.now() >= at) {
+                let patience = (why == Unlink::UpstreamLost).then_some(patience);
+                if patience.as_ref().is_some_and(|p| service.clock.now() >= p.deadline) {
                     return refuse::end(client, EndReason::UpstreamClosed).await;
                 }
                 wish = Wish {
                     client,
                     pending,
-                    deadline,
+                    patience,
                 };
             }
         }

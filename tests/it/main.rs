@@ -3,6 +3,8 @@
 
 mod support;
 
+mod kit;
+
 mod failover;
 mod liars;
 
