@@ -51,6 +51,8 @@ pub enum AppError {
 
 /// How often a drain looks whether all sessions have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// Clients that are told why they cannot have a session, at a time; beyond that they are just closed.
+const MAX_REFUSING: usize = 64;
 /// What closed sessions get to end by themselves.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -77,6 +79,8 @@ struct Common {
     crossings: Crossings,
     /// Sessions of all services, as many as the file descriptors allow.
     process: Arc<Limit>,
+    /// Clients of all services that are being told off.
+    refusing: Arc<Limit>,
 }
 
 struct App {
@@ -102,8 +106,9 @@ impl App {
             resolver: Resolver::from_system(),
             supervisor: Supervisor::default(),
             crossings: crossings(threads.count()),
+            process: Limit::new(fds::session_budget(descriptors, threads.count())),
+            refusing: Limit::new(MAX_REFUSING),
             threads,
-            process: Limit::new(fds::session_budget(descriptors)),
         };
         let services = config
             .services

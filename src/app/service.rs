@@ -115,7 +115,7 @@ fn assemble(spec: &ServiceSpec, common: &Common, links: Links) -> Service {
         admission: Admission {
             sessions: Limit::new(limits.max_connections),
             held: Limit::new(limits.max_held),
-            refusing: Limit::new(limits.max_held),
+            refusing: common.refusing.clone(),
             process: common.process.clone(),
         },
         connecting: Semaphore::new(limits.max_connecting),
