@@ -33,7 +33,7 @@ impl Crossing {
     /// Waits until a write that was under way when called has ended.
     fn passed(&self) {
         let seen = self.0.load(Ordering::Acquire);
-        if seen % 2 == 0 {
+        if seen.is_multiple_of(2) {
             return;
         }
         let mut spins = 0_u32;

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
@@ -18,10 +20,22 @@ pub fn session(future: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Long-lived tasks of the control side.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Supervisor {
     tasks: TaskTracker,
     stop: CancellationToken,
+    lost: Arc<watch::Sender<Option<&'static str>>>,
+}
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        Self {
+            tasks,
+            stop,
+            lost: Arc::new(watch::channel(None).0),
+        }
+    }
 }
 
 impl Supervisor {
@@ -30,18 +44,48 @@ impl Supervisor {
         &self.stop
     }
 
-    /// Runs a task until it ends or everything stops. It must not end early: that is logged.
+    /// Runs a task until it ends or everything stops. A panic is logged.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_then(name, future, || ());
+    }
+
+    /// Runs a task that must not end before everything stops: see [`Supervisor::lost`].
+    pub fn essential(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let lost = self.lost.clone();
+        self.spawn_then(name, future, move || {
+            error!(task = name, "an essential task ended");
+            lost.send_replace(Some(name));
+        });
+    }
+
+    fn spawn_then(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = ()> + Send + 'static,
+        then: impl FnOnce() + Send + 'static,
+    ) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             let guarded = AssertUnwindSafe(future).catch_unwind();
             tokio::select! {
                 () = stop.cancelled() => {}
-                ended = guarded => if ended.is_err() {
-                    error!(task = name, "a task panicked");
-                },
+                ended = guarded => {
+                    if ended.is_err() {
+                        error!(task = name, "a task panicked");
+                    }
+                    then();
+                }
             }
         });
+    }
+
+    /// Completes with the name of the first essential task that ended. Cancel safe.
+    pub async fn lost(&self) -> &'static str {
+        let mut lost = self.lost.subscribe();
+        match lost.wait_for(Option::is_some).await {
+            Ok(name) => name.unwrap_or("supervisor"),
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Runs a task that must always run: when it ends or panics, it is made anew after a pause.
@@ -68,5 +112,26 @@ impl Supervisor {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_loss_of_an_essential_task_is_told() {
+        let supervisor = Supervisor::default();
+        supervisor.spawn("other", async { panic!("not essential") });
+        supervisor.essential("monitor", async { panic!("gone") });
+        assert_eq!(supervisor.lost().await, "monitor");
+    }
+
+    #[tokio::test]
+    async fn stopping_is_no_loss() {
+        let supervisor = Supervisor::default();
+        supervisor.essential("monitor", std::future::pending());
+        supervisor.shut_down().await;
+        assert!(supervisor.lost.borrow().is_none());
     }
 }

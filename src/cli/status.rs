@@ -323,7 +323,8 @@ mod tests {
         let socket = dir.path().join("admin.sock");
         let admin = Admin::bind(&socket, 0o600, &[]).unwrap();
         let stop = CancellationToken::new();
-        let server = admin.serve(Sample::proven().surface, stop.clone());
+        let sample = Sample::proven();
+        let server = admin.serve(sample.surface.clone(), stop.clone());
         let client = async {
             // As in a process of its own: there is no runtime around the command line.
             let asks = move || {

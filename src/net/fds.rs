@@ -4,8 +4,11 @@ use std::io;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Kept free for logs, probes, health, admin and the pipes of the relay.
+/// Kept free for logs, probes, health, admin, and clients that are being told off.
 const RESERVED: u64 = 256;
+
+/// Pipes that one data thread may have at a time, for large values. Each takes two descriptors.
+pub const PIPES_PER_THREAD: usize = 16;
 
 /// Raises the soft limit of descriptors to the hard one and returns it.
 pub fn raise_limit() -> u64 {
@@ -23,9 +26,10 @@ pub fn raise_limit() -> u64 {
 }
 
 /// How many sessions fit below `limit` descriptors, with two sockets each and enough left for the
-/// control side to stay reachable (guarantee G6).
-pub fn session_budget(limit: u64) -> usize {
-    let reserved = RESERVED.min(limit / 2);
+/// control side of a process with so many data threads to stay reachable (guarantee G6).
+pub fn session_budget(limit: u64, threads: usize) -> usize {
+    let pipes = threads as u64 * PIPES_PER_THREAD as u64 * 2;
+    let reserved = (RESERVED + pipes).min(limit / 2);
     usize::try_from((limit - reserved) / 2).unwrap_or(usize::MAX)
 }
 
@@ -44,8 +48,14 @@ mod tests {
 
     #[test]
     fn the_control_side_keeps_its_share() {
-        for (limit, sessions) in [(1024, 384), (256, 64), (20_000, 9_872), (0, 0)] {
-            assert_eq!(session_budget(limit), sessions);
+        for (limit, threads, sessions) in [
+            (1024, 2, 352),
+            (256, 2, 64),
+            (20_000, 2, 9_840),
+            (20_000, 64, 8_848),
+            (0, 1, 0),
+        ] {
+            assert_eq!(session_budget(limit, threads), sessions);
         }
     }
 

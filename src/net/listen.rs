@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{Mode, unlink};
+use rustix::fs::unlink;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -198,18 +198,15 @@ fn clear_stale(addr: &Addr, path: &Path) -> Result<(), ListenError> {
     })
 }
 
-/// Binds beside the final name and moves it there, so that nobody can connect before the mode is
-/// set, and a client never sees the path without a listener.
+/// Binds beside the final name and moves it there, so that clients only find a socket that listens
+/// and has its mode.
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = Path::new(&beside);
     let _ = unlink(beside);
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    let before = rustix::process::umask(Mode::from_raw_mode(0o777));
-    let bound = socket.bind(&socket2::SockAddr::unix(beside)?);
-    rustix::process::umask(before);
-    bound?;
+    socket.bind(&socket2::SockAddr::unix(beside)?)?;
     socket.listen(BACKLOG)?;
     std::fs::set_permissions(beside, std::fs::Permissions::from_mode(mode))?;
     std::fs::rename(beside, path)?;

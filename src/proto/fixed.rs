@@ -61,14 +61,14 @@ impl FixedWatcher {
             let wake = Arc::new(Notify::new());
             again.insert(node.addr.clone(), wake.clone());
             let interval = self.spec.probe_interval;
-            tasks.spawn(knock(
-                index,
-                node.clone(),
-                dialer.clone(),
+            tasks.spawn(knock(Knocker {
+                node: index,
+                spec: node.clone(),
+                dialer: dialer.clone(),
                 interval,
                 wake,
-                seen_tx.clone(),
-            ));
+                seen: seen_tx.clone(),
+            }));
         }
         tasks.spawn(async move {
             while let Some(addr) = hints.recv().await {
@@ -100,14 +100,25 @@ pub async fn look_around(spec: &StaticSpec, dialer: &Dialer) -> Vec<Found> {
     found
 }
 
-async fn knock(
+/// Knocks at one server.
+struct Knocker {
     node: usize,
     spec: NodeSpec,
     dialer: Dialer,
     interval: Duration,
     wake: Arc<Notify>,
     seen: mpsc::Sender<Seen>,
-) {
+}
+
+async fn knock(knocker: Knocker) {
+    let Knocker {
+        node,
+        spec,
+        dialer,
+        interval,
+        wake,
+        seen,
+    } = knocker;
     loop {
         let limit = CONNECT_WITHIN.min(interval.max(EAGER * 2));
         let dialled = dialer
@@ -126,9 +137,12 @@ async fn knock(
     }
 }
 
+/// The last answer of a server, and when.
+type Knock = (Result<(), String>, Moment);
+
 /// The state of one list. Pure.
 pub struct FixedJudge {
-    nodes: Vec<(Addr, Option<(Result<(), String>, Moment)>)>,
+    nodes: Vec<(Addr, Option<Knock>)>,
     lease: Duration,
     current: Option<Addr>,
     evidence_at: Moment,
@@ -167,14 +181,21 @@ impl Judge for FixedJudge {
 
     fn see(&mut self, now: Moment, seen: Seen) {
         if let Some((_, said)) = self.nodes.get_mut(seen.node) {
+            let accepted = |said: &Option<Knock>| matches!(said, Some((Ok(()), _)));
+            let before = accepted(said);
             *said = Some((seen.accepts, now));
-            self.evidence_at = now;
+            if accepted(said) != before {
+                self.evidence_at = now;
+            }
         }
     }
 
     fn judge(&mut self, now: Moment) -> Verdict {
         let nodes: Vec<NodeReport> = (0..self.nodes.len()).map(|i| self.report(now, i)).collect();
-        let primary = nodes.iter().find(|n| n.up).map(|n| n.address.clone());
+        // One that was not tried yet may be the first that accepts.
+        let tried = self.nodes.iter().take_while(|(_, said)| said.is_some());
+        let tried = &nodes[..tried.count()];
+        let primary = tried.iter().find(|n| n.up).map(|n| n.address.clone());
         let cause = match (&self.current, &primary) {
             (None, None) => Cause::Start,
             (None, Some(_)) => Cause::Proven,
@@ -213,5 +234,71 @@ impl Judge for FixedJudge {
                 replicas: Vec::new(),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(n: usize) -> Addr {
+        format!("10.0.0.{n}:1").parse().unwrap()
+    }
+
+    /// `1+` the first server accepts, `1-` it does not, `@500` at that time.
+    fn play(script: &str) -> Verdict {
+        let node = |n| NodeSpec {
+            addr: addr(n),
+            server_name: None,
+        };
+        let mut judge = FixedJudge::new(&StaticSpec {
+            nodes: (0..3).map(node).collect(),
+            probe_interval: Duration::from_secs(1),
+        });
+        let mut now = Moment::default();
+        for word in script.split_whitespace() {
+            if let Some(at) = word.strip_prefix('@') {
+                now = Moment::from_millis(at.parse().unwrap());
+            } else {
+                let (node, accepts) = word.split_at(1);
+                let refused = Err("refused".to_owned());
+                let accepts = if accepts == "+" { Ok(()) } else { refused };
+                let node = node.parse().unwrap();
+                judge.see(now, Seen { node, accepts });
+            }
+            judge.judge(now);
+        }
+        judge.judge(now)
+    }
+
+    #[test]
+    fn the_first_that_accepts() {
+        use Cause::{Start, Unproven};
+        let table: [(&str, Result<usize, Cause>); 11] = [
+            ("", Err(Start)),
+            // The second is faster, not the first.
+            ("1+", Err(Start)),
+            ("1+ 0+", Ok(0)),
+            ("1+ 0-", Ok(1)),
+            ("2+ 0-", Err(Start)),
+            ("0- 1- 2+", Ok(2)),
+            ("0- 1- 2-", Err(Start)),
+            ("0+ 1+ 2+ 0-", Ok(1)),
+            ("0+ 1+ 2+ 0- @100 0+", Ok(0)),
+            ("0+ 1+ 2+ @2200 1+ 2+ @2400", Ok(1)),
+            ("0+ 1+ 2+ @2400", Err(Unproven)),
+        ];
+        for (script, expected) in table {
+            let verdict = play(script);
+            let conclusion = &verdict.conclusion;
+            let got = conclusion.primary.clone().ok_or(conclusion.cause);
+            assert_eq!(got, expected.map(addr), "{script}");
+            let none = verdict.troubles.contains(&Trouble::NoPrimary);
+            assert_eq!(none, expected.is_err(), "{script}");
+        }
+        // Word for word the same again is no evidence.
+        let evidence = play("0+ 1+ 2+ @500 0+ @700 0+").evidence_at;
+        assert_eq!(evidence, Moment::default());
+        assert_eq!(play("0+ 1+ @500 0-").evidence_at, Moment::from_millis(500));
     }
 }

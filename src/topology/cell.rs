@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::reduce::{Conclusion, OlderTerm, reduce};
-use super::{Endpoint, Topology};
+use super::{Cause, Endpoint, Generation, Topology};
 use crate::addr::Addr;
 use crate::clock::Moment;
 use crate::signal::Signal;
@@ -91,8 +91,54 @@ impl TopologyWriter {
     }
 }
 
+/// Without its monitor nothing is proven any more.
+impl Drop for TopologyWriter {
+    fn drop(&mut self) {
+        let last = self.cell.current.load_full();
+        let generation = Generation(last.generation.0 + 1);
+        let (primary, replicas, cause) = (None, Arc::new([]), Cause::Unproven);
+        let closed = Topology {
+            generation,
+            cause,
+            primary,
+            replicas,
+            ..(*last).clone()
+        };
+        self.cell.current.store(Arc::new(closed));
+        self.cell.signal.ring();
+    }
+}
+
 impl TopologyReader {
     pub fn load(&self) -> Arc<Topology> {
         self.cell.current.load_full()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::crossings;
+    use crate::topology::Term;
+
+    #[test]
+    fn a_lost_monitor_leaves_no_primary() {
+        let signal = Signal::new(crossings(1));
+        let (mut writer, reader) = cell(signal.clone(), Moment::default());
+        let conclusion = Conclusion {
+            primary: Some("10.0.0.1:6379".parse().unwrap()),
+            term: Some(Term(1)),
+            cause: Cause::Proven,
+            replicas: vec![],
+        };
+        writer
+            .publish(&conclusion, Moment::default())
+            .unwrap()
+            .unwrap();
+        assert!(reader.load().primary.is_some());
+        let version = signal.version();
+        drop(writer);
+        assert!(reader.load().primary.is_none() && signal.version() > version);
+        assert_eq!(reader.load().generation, Generation(2));
     }
 }

@@ -123,6 +123,23 @@ pub enum Cause {
 }
 
 impl Cause {
+    pub const ALL: [Self; 14] = [
+        Self::Start,
+        Self::Proven,
+        Self::Announced,
+        Self::Promoted,
+        Self::EpochReset,
+        Self::Majority,
+        Self::RoleLost,
+        Self::Unproven,
+        Self::Deposed,
+        Self::Unconfirmed,
+        Self::Conflict,
+        Self::Returned,
+        Self::Refreshed,
+        Self::Reachable,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::{Announcements, MASTER_NAME, RedisConf, RedisServer, Role, START, Sentinel, Tls};
-use crate::resp::Auth;
+use crate::resp::{Auth, Value};
 use crate::{scratch, wait};
 
 /// What to start. The defaults are those of every measurement in the documentation.
@@ -93,7 +93,26 @@ impl RedisCluster {
                     .collect::<String>(),
             )
         })?;
+        cluster.wait_replicated(0)?;
         cluster.with_sentinels(monitor)
+    }
+
+    /// Waits until a write to `master` arrives at all others. A replica whose link is up need not get any yet: after a
+    /// diskless synchronisation the master sends nothing before the replica's first acknowledgement, up to 1 s later.
+    pub fn wait_replicated(&self, master: usize) -> Result<()> {
+        const KEY: &str = "harness:replicated";
+        let stamp = Value::Bulk(b"yes".to_vec());
+        self.nodes[master].command(&["SET", KEY, "yes"])?;
+        wait::until_true("the replicas to get a write", START, || {
+            for node in &self.nodes {
+                if node.command(&["GET", KEY])? != stamp {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })?;
+        self.nodes[master].command(&["DEL", KEY])?;
+        Ok(())
     }
 
     fn with_sentinels(mut self, monitor: SocketAddr) -> Result<Self> {

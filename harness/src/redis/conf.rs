@@ -56,9 +56,7 @@ pub struct RedisConf {
 impl RedisConf {
     pub(super) fn render(&self, control: SocketAddr, addr: SocketAddr, home: &Path) -> String {
         let mut text = common(control, home);
-        text.push_str(
-            "save \"\"\nappendonly no\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\n",
-        );
+        text.push_str("save \"\"\nappendonly no\nrepl-diskless-sync no\n");
         if let Some(tls) = &self.tls {
             text.push_str(&tls.lines(addr.port()));
         }

@@ -92,6 +92,10 @@ pub struct StandaloneJudge {
     interval: Duration,
     current: Option<Addr>,
     served: bool,
+    /// The last verdict's primary, and until when it was another.
+    shown: Option<Addr>,
+    changed_at: Moment,
+    judged_at: Moment,
 }
 
 impl StandaloneJudge {
@@ -110,6 +114,9 @@ impl StandaloneJudge {
             interval: spec.probe_interval,
             current: None,
             served: false,
+            shown: None,
+            changed_at: Moment::default(),
+            judged_at: Moment::default(),
         }
     }
 
@@ -139,6 +146,10 @@ impl StandaloneJudge {
                     Cause::Proven
                 },
             );
+        }
+        // The first to answer is not the only one there is.
+        if self.current.is_none() && self.nodes.values().any(|n| n.said.is_none()) {
+            return (None, Cause::Start);
         }
         let followed: Vec<&Addr> = masters.iter().filter(|m| m.1).map(|m| m.0).collect();
         let cause = if self.current.is_none() {
@@ -233,6 +244,11 @@ impl Judge for StandaloneJudge {
             self.served = self.current.as_ref() == Some(primary);
             self.current = Some(primary.clone());
         }
+        if self.shown != primary {
+            self.shown.clone_from(&primary);
+            self.changed_at = self.judged_at;
+        }
+        self.judged_at = now;
         let every = if primary.is_some() {
             self.interval
         } else {
@@ -249,7 +265,8 @@ impl Judge for StandaloneJudge {
             .and_then(|n| n.master_since);
         Verdict {
             fence: false,
-            evidence_at: proof.unwrap_or(now),
+            // Its word, or what stood in its way until then.
+            evidence_at: proof.map_or(now, |at| at.max(self.changed_at)),
             troubles: self.troubles(now, primary.as_ref()),
             nodes: self.reports(now, primary.as_ref()),
             sources: Vec::new(),
@@ -264,5 +281,122 @@ impl Judge for StandaloneJudge {
                 cause,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Credentials;
+
+    fn addr(name: char) -> Addr {
+        format!("10.0.0.{}:6379", u32::from(name) - 96)
+            .parse()
+            .unwrap()
+    }
+
+    fn master(followed: bool) -> Role {
+        Role::Master {
+            offset: 1,
+            replicas: followed.then(|| (addr('c'), 1)).into_iter().collect(),
+        }
+    }
+
+    fn replica() -> Role {
+        Role::Replica {
+            master: Some(addr('a')),
+            connected: true,
+            offset: 1,
+        }
+    }
+
+    fn down() -> Role {
+        Role::Down("refused".into())
+    }
+
+    /// `a=M` master with replicas, `m` without, `r` replica, `d` down, `b` busy; `+ms` waits.
+    fn play(script: &str) -> (StandaloneJudge, Verdict) {
+        let node = |name| NodeSpec {
+            addr: addr(name),
+            server_name: None,
+        };
+        let mut judge = StandaloneJudge::new(&RedisSpec {
+            nodes: ['a', 'b', 'c'].map(node).into(),
+            credentials: Credentials::default(),
+            probe_interval: Duration::from_secs(1),
+        });
+        let mut ms = 0;
+        for word in script.split_whitespace() {
+            if let Some(wait) = word.strip_prefix('+') {
+                ms += wait.parse::<u64>().unwrap();
+            } else {
+                let (name, role) = word.split_once('=').unwrap();
+                let role = match role {
+                    "M" => master(true),
+                    "m" => master(false),
+                    "r" => replica(),
+                    "b" => Role::Busy("BUSY".into()),
+                    _ => down(),
+                };
+                let addr = addr(name.chars().next().unwrap());
+                judge.see(Moment::from_millis(ms), Seen::Role { addr, role });
+            }
+            judge.judge(Moment::from_millis(ms));
+        }
+        let verdict = judge.judge(Moment::from_millis(ms));
+        (judge, verdict)
+    }
+
+    #[test]
+    fn who_is_primary() {
+        use Cause::{Conflict, RoleLost, Start, Unproven};
+        let table: [(&str, Result<char, Cause>, &str); 19] = [
+            ("", Err(Start), "no server"),
+            // The first to answer may be a stray one.
+            ("b=m", Err(Start), ""),
+            ("b=m c=r", Err(Start), ""),
+            ("b=m c=r a=M", Ok('a'), "several masters"),
+            ("b=m c=d a=d", Ok('b'), "10.0.0.1:6379: refused"),
+            ("a=M b=r c=r", Ok('a'), ""),
+            ("a=m b=r c=r", Ok('a'), ""),
+            ("a=m b=m c=r", Err(Conflict), "several masters"),
+            ("a=M b=M c=r", Err(Conflict), "several masters"),
+            ("a=r b=r c=r", Err(Start), "no server"),
+            // The present one stays while it is fresh, whatever the other says.
+            ("a=m b=r c=r b=M", Ok('a'), "several masters"),
+            ("a=M b=r c=r +100 b=m a=d", Ok('b'), "refused"),
+            ("a=M b=r c=r +100 b=m a=d +100 a=M", Ok('b'), "several"),
+            ("a=M b=r c=r a=r", Err(RoleLost), "no server"),
+            ("a=M b=r c=r a=d", Err(Unproven), "no server"),
+            ("a=M b=r c=r a=b +2000", Ok('a'), ""),
+            ("a=M b=r c=r a=b +2400", Err(Unproven), "no server"),
+            ("a=M b=r c=r +2400", Err(Unproven), "silent"),
+            ("a=M b=r c=r +2400 b=M c=M", Ok('b'), "several"),
+        ];
+        for (script, expected, trouble) in table {
+            let (_, verdict) = play(script);
+            let conclusion = verdict.conclusion;
+            let got = conclusion.primary.ok_or(conclusion.cause);
+            assert_eq!(got, expected.map(addr), "{script}");
+            let said: Vec<String> = verdict.troubles.iter().map(ToString::to_string).collect();
+            let found = said.iter().any(|t| t.contains(trouble));
+            assert!(found || trouble.is_empty(), "{script}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn replicas_hints_and_evidence() {
+        let (mut judge, verdict) = play("a=M b=r c=r +5000 a=M b=r c=d");
+        assert_eq!(verdict.conclusion.replicas, [addr('b')]);
+        judge.see(Moment::from_millis(5000), Seen::Hint(addr('a')));
+        judge.see(Moment::from_millis(5000), Seen::Hint(addr('z')));
+        let hinted = judge.judge(Moment::from_millis(5000));
+        assert_eq!(hinted.probes[&addr('a')].urgent, 1);
+        assert_eq!(hinted.probes.len(), 3);
+
+        // One that said master for long is new as primary only since the other is gone.
+        let (_, verdict) = play("a=M b=m c=r +2000 a=M b=m +2000 a=d b=m");
+        assert_eq!(verdict.conclusion.primary, Some(addr('b')));
+        assert!(verdict.evidence_at >= Moment::from_millis(2000));
     }
 }

@@ -17,4 +17,6 @@ pub mod watch;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -1,42 +1,34 @@
 //! The composition root: everything is made and wired here, top to bottom.
 
+pub mod look;
+mod service;
+mod signals;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
+use self::service::Running;
+use self::signals::Signals;
 use crate::addr::Addr;
 use crate::admin::server::Admin;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::data::admit::{Admission, Limit};
-use crate::data::metrics::{RoleMetrics, ServiceMetrics};
-use crate::data::{Door, Service, listener};
+use crate::data::admit::Limit;
 use crate::drain::{Drain, Phase};
-use crate::gate::Gate;
-use crate::monitor::metrics::MonitorMetrics;
-use crate::monitor::run::Publisher;
-use crate::monitor::{Outlet, Report};
-use crate::net::dial::Dialer;
 use crate::net::fds;
-use crate::net::listen::{Bound, ListenError, ListenOptions, control_listener};
+use crate::net::listen::{Bound, ListenError, control_listener};
 use crate::net::resolve::Resolver;
-use crate::net::tls::{Connector, TlsError};
-use crate::proto::spec::ServiceSpec;
-use crate::proto::{WireError, protocol};
+use crate::net::tls::TlsError;
+use crate::proto::WireError;
 use crate::runtime::DataThreads;
-use crate::signal::{Crossings, Signal, crossings};
+use crate::signal::{Crossings, crossings};
 use crate::supervise::Supervisor;
 use crate::telemetry::http;
 use crate::telemetry::metrics::{Registry, UPKEEP};
 use crate::telemetry::surface::{Identity, Shown, Surface};
-use crate::telemetry::view::ServiceView;
-use crate::topology::Role;
-use crate::topology::cell;
 
 /// Why the sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -52,10 +44,15 @@ pub enum AppError {
     Tls { service: Arc<str>, source: TlsError },
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Without it the sidecar would go on with what was true once.
+    #[error("the {0} ended, and nothing works without it")]
+    Ended(&'static str),
 }
 
 /// How often a drain looks whether all sessions have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// Clients that are told why they cannot have a session, at a time; beyond that they are just closed.
+const MAX_REFUSING: usize = 64;
 /// What closed sessions get to end by themselves.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -82,14 +79,8 @@ struct Common {
     crossings: Crossings,
     /// Sessions of all services, as many as the file descriptors allow.
     process: Arc<Limit>,
-}
-
-struct Running {
-    service: Arc<Service>,
-    view: ServiceView,
-    /// Closed, and Unix sockets removed, when this goes.
-    bound: Vec<Bound>,
-    stop_accepting: CancellationToken,
+    /// Clients of all services that are being told off.
+    refusing: Arc<Limit>,
 }
 
 struct App {
@@ -115,13 +106,14 @@ impl App {
             resolver: Resolver::from_system(),
             supervisor: Supervisor::default(),
             crossings: crossings(threads.count()),
+            process: Limit::new(fds::session_budget(descriptors, threads.count())),
+            refusing: Limit::new(MAX_REFUSING),
             threads,
-            process: Limit::new(fds::session_budget(descriptors)),
         };
         let services = config
             .services
             .iter()
-            .map(|spec| start_service(spec, &common));
+            .map(|spec| service::start(spec, &common));
         let services = services.collect::<Result<Vec<_>, _>>()?;
         let mut app = Self {
             config,
@@ -184,7 +176,10 @@ impl App {
             services = self.services.len(),
             "Pilotfish runs"
         );
-        signals.stop().await;
+        tokio::select! {
+            () = signals.stop() => {}
+            name = self.common.supervisor.lost() => return Err(AppError::Ended(name)),
+        }
         self.shut_down(signals).await;
         Ok(())
     }
@@ -250,182 +245,5 @@ async fn upkeep(registry: Registry) {
     loop {
         tokio::time::sleep(UPKEEP).await;
         registry.upkeep();
-    }
-}
-
-/// Listens and watches. Clients that come before the first proof are held.
-fn start_service(spec: &ServiceSpec, common: &Common) -> Result<Running, AppError> {
-    let name = spec.name.clone();
-    let wire = protocol(spec.protocol).bind(spec);
-    let wire = wire.map_err(|source| AppError::Wire {
-        service: name.clone(),
-        source,
-    })?;
-    let tls = Connector::build(&spec.tls);
-    let tls = tls.map_err(|source| AppError::Tls {
-        service: name.clone(),
-        source,
-    })?;
-    let dialer = Dialer {
-        resolver: common.resolver.clone(),
-        tls,
-        keepalive: spec.limits.tcp_keepalive,
-    };
-    let signal = Signal::new(common.crossings.clone());
-    let gate = Arc::new(Gate::new(signal.clone()));
-    let (writer, topology) = cell::cell(signal.clone(), common.clock.now());
-    let (hints, hint_receiver) = mpsc::channel(64);
-    let (report_sender, report) = watch::channel(Arc::new(Report::empty(common.clock.now())));
-    let limits = spec.limits.clone();
-    let service = Arc::new(Service {
-        name: name.clone(),
-        wire: wire.clone(),
-        topology: topology.clone(),
-        gate: gate.clone(),
-        signal,
-        drain: common.drain.clone(),
-        fallback: spec.listen.replica_fallback,
-        dialer: dialer.clone(),
-        clock: common.clock,
-        hints,
-        admission: Admission {
-            sessions: Limit::new(limits.max_connections),
-            held: Limit::new(limits.max_held),
-            refusing: Limit::new(limits.max_held),
-            process: common.process.clone(),
-        },
-        connecting: Semaphore::new(limits.max_connecting),
-        metrics: ServiceMetrics::new(&common.registry, &name),
-        limits,
-    });
-    let view = ServiceView {
-        name: name.clone(),
-        protocol: spec.protocol.as_str(),
-        discovery: spec.discovery.as_str(),
-        required: spec.required,
-        topology,
-        report,
-        gate: gate.clone(),
-        sessions: service.admission.sessions.clone(),
-        held: service.admission.held.clone(),
-    };
-    let metrics = MonitorMetrics::new(&common.registry, &name);
-    let publisher = Publisher {
-        service: name.clone(),
-        writer,
-        gate,
-        report: report_sender,
-        metrics,
-    };
-    let outlet = Outlet {
-        service: name,
-        clock: common.clock,
-        dialer,
-        hints: hint_receiver,
-        publisher,
-    };
-    common
-        .supervisor
-        .spawn("monitor", wire.watcher().watch(outlet));
-    let mut running = Running {
-        service,
-        view,
-        bound: Vec::new(),
-        stop_accepting: CancellationToken::new(),
-    };
-    open_doors(&mut running, spec, common)?;
-    Ok(running)
-}
-
-fn open_doors(running: &mut Running, spec: &ServiceSpec, common: &Common) -> Result<(), AppError> {
-    for (role, addrs) in [
-        (Role::Primary, &spec.listen.primary),
-        (Role::Replica, &spec.listen.replica),
-    ] {
-        if addrs.is_empty() {
-            continue;
-        }
-        let metrics = RoleMetrics::new(&common.registry, &spec.name, role);
-        let doors: Vec<Arc<Door>> = (0..common.threads.count())
-            .map(|thread| {
-                let (service, metrics) = (running.service.clone(), metrics.clone());
-                Arc::new(Door {
-                    service,
-                    role,
-                    thread,
-                    metrics,
-                })
-            })
-            .collect();
-        for addr in addrs {
-            running.bound.push(open_door(
-                addr,
-                &doors,
-                running,
-                common,
-                spec.listen.socket_mode,
-            )?);
-        }
-    }
-    Ok(())
-}
-
-/// Listens on `addr` on all data threads.
-fn open_door(
-    addr: &Addr,
-    doors: &[Arc<Door>],
-    running: &Running,
-    common: &Common,
-    mode: u32,
-) -> Result<Bound, AppError> {
-    let spec = &running.service;
-    let options = ListenOptions {
-        keepalive: spec.limits.tcp_keepalive,
-        socket_mode: mode,
-        threads: doors.len(),
-    };
-    let bound = Bound::bind(addr, options)?;
-    for (thread, door) in doors.iter().enumerate() {
-        let socket = bound.for_thread(thread)?;
-        let (door, stop) = (door.clone(), running.stop_accepting.clone());
-        common.threads.spawn_on(thread, async move {
-            match socket.into_listener() {
-                Ok(listener) => listener::accept_loop(listener, door, stop).await,
-                Err(error) => warn!(service = %door.service.name, %error, "cannot listen"),
-            }
-        });
-    }
-    info!(event = "listening", service = %spec.name, %addr, role = doors[0].role.as_str(), "listening");
-    Ok(bound)
-}
-
-/// The process' signals.
-struct Signals {
-    terminate: UnixSignal,
-    interrupt: UnixSignal,
-    hangup: UnixSignal,
-    takeover: UnixSignal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            takeover: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    /// SIGTERM or SIGINT. What later versions will do on SIGHUP and SIGUSR2 must not end this one.
-    async fn stop(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => warn!("SIGHUP: this version cannot reload, restart it"),
-                _ = self.takeover.recv() => warn!("SIGUSR2: this version cannot be taken over"),
-            }
-        }
     }
 }
