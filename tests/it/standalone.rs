@@ -147,6 +147,7 @@ fn static_goes_to_the_first_that_accepts_and_back() {
         let mut client = kit::client(&sidecar);
         say(&mut client, &["CONFIG", "GET", "port"]).field("port") == Some(node.addr.port().to_string())
     };
+    assert_eq!(sidecar.service_health("cache").unwrap()["generation"], 1, "the second was never it");
     sidecar.wait_primary("cache", first.addr, LONG).unwrap();
     assert!(named(&first));
     first.server().kill().unwrap();
