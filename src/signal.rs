@@ -7,8 +7,11 @@
 //! closes the gap between a session's check and its write, which would otherwise let a request slip
 //! to the previous primary just after the next one was published (guarantee G1).
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::task::{Context, Poll};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -105,6 +108,33 @@ impl Signal {
         self.waiters.notified()
     }
 
+    /// Polls `work` until it is ready. `None`: it said so, or there was a ring since `rung` was made,
+    /// or one after `version` was read. Only for a task of its own: its waker must not change.
+    pub async fn unless_rung<T>(
+        &self,
+        mut rung: Pin<&mut Notified<'_>>,
+        version: u64,
+        mut work: impl FnMut(&mut Context<'_>) -> Poll<Option<T>>,
+    ) -> Option<T> {
+        // Registering once is enough; after that the version says the same without a lock.
+        let mut registered = false;
+        poll_fn(|cx| {
+            if !registered {
+                registered = true;
+                if rung.as_mut().poll(cx).is_ready() {
+                    // Rung before it could register: it never will. `version` may be the new one, for
+                    // the waiters are told after it is counted.
+                    return Poll::Ready(None);
+                }
+            }
+            if self.version() != version {
+                return Poll::Ready(None);
+            }
+            work(cx)
+        })
+        .await
+    }
+
     /// This data thread's flag.
     pub fn crossing(&self, thread: usize) -> &Crossing {
         &self.crossings[thread]
@@ -159,5 +189,19 @@ mod tests {
         signal.ring();
         rung.await;
         assert_eq!(signal.version(), 1);
+    }
+
+    /// The version is counted before the waiters are told. Whoever looks in between has the new one,
+    /// and hears of it again when it waits: it must then wait anew, or no later ring reaches it.
+    #[tokio::test]
+    async fn who_looked_in_the_middle_of_a_ring_hears_the_next_one() {
+        let signal = Signal::new(crossings(0));
+        let mut rung = std::pin::pin!(signal.rung());
+        signal.ring();
+        let version = signal.version();
+        let idle = |_: &mut Context<'_>| Poll::<Option<()>>::Pending;
+        let woken = signal.unless_rung(rung.as_mut(), version, idle);
+        let limit = std::time::Duration::from_secs(5);
+        assert_eq!(tokio::time::timeout(limit, woken).await, Ok(None));
     }
 }

@@ -7,7 +7,7 @@ mod buffer;
 mod half;
 mod splice;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -99,20 +99,10 @@ pub async fn run(linked: Linked, door: &Arc<Door>) -> Outcome {
             Look::Move => return relay.unlink(Unlink::Switched),
             Look::Leave(reason) => return relay.leave(reason).await,
         }
-        // The waker of a task never changes, so registering it once is enough; after that the
-        // version says the same without a lock.
-        let mut registered = false;
-        let event = poll_fn(|cx| {
-            if !registered {
-                registered = true;
-                let _ = rung.as_mut().poll(cx);
-            }
-            if signal.version() != relay.version {
-                return Poll::Ready(None);
-            }
-            relay.poll(cx)
-        })
-        .await;
+        let version = relay.version;
+        let event = signal
+            .unless_rung(rung.as_mut(), version, |cx| relay.poll(cx))
+            .await;
         match event {
             None => {}
             Some(EndReason::UpstreamClosed | EndReason::UpstreamError) if relay.is_untouched() => {
