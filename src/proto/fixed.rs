@@ -61,8 +61,7 @@ impl FixedWatcher {
             again.insert(node.addr.clone(), wake.clone());
             let interval = self.spec.probe_interval;
             tasks.spawn(knock(
-                index,
-                node.clone(),
+                (index, node.clone()),
                 dialer.clone(),
                 interval,
                 wake,
@@ -82,8 +81,7 @@ impl FixedWatcher {
 }
 
 async fn knock(
-    node: usize,
-    spec: NodeSpec,
+    (node, spec): (usize, NodeSpec),
     dialer: Dialer,
     interval: Duration,
     wake: Arc<Notify>,
