@@ -61,9 +61,9 @@ fn a_killed_master_is_replaced_and_gets_nothing_when_it_returns() -> Result<()> 
     ensure!(sets(stage.cluster.node(0))? > 0);
     stage.settle(Instant::now())?;
     let named = stage.addr(new).to_string();
-    for primary in primaries_after(&stage, back) {
-        ensure!(primary.as_deref() == Some(&*named), "{primary:?}");
-    }
+    let primaries = primaries_after(&stage, back);
+    let stayed = primaries.iter().all(|it| it.as_deref() == Some(&*named));
+    ensure!(stayed, "{named}, then {primaries:?}");
 
     let (stage, outcome) = stage.close(new, first)?;
     outcome.assert_followed()?;
@@ -95,9 +95,9 @@ fn a_frozen_master_is_replaced_and_gets_nothing_when_it_thaws() -> Result<()> {
     })?;
     wait_demoted(&stage, thawed)?;
     let named = stage.addr(new).to_string();
-    for primary in primaries_after(&stage, thawed) {
-        ensure!(primary.as_deref() == Some(&*named), "{primary:?}");
-    }
+    let primaries = primaries_after(&stage, thawed);
+    let stayed = primaries.iter().all(|it| it.as_deref() == Some(&*named));
+    ensure!(stayed, "{named}, then {primaries:?}");
     let (stage, outcome) = stage.close(new, first)?;
     outcome.assert_followed()?;
     outcome.assert_none_refused()?;
@@ -153,9 +153,10 @@ fn a_switch_on_promotion_is_hardly_felt() -> Result<()> {
     let usual = outcome.usual(t0);
     let slowest = outcome.ours[0].ledger.slowest().map(Write::took);
     let slowest = slowest.context("no write at all")?;
-    println!("slowest write {slowest:?}, usual {usual:?}");
+    let noise = outcome.noise(t0);
+    println!("slowest write {slowest:?}, usual {usual:?}, noise {noise:?}");
     ensure!(
-        slowest <= usual + Duration::from_millis(150),
+        slowest <= usual + Duration::from_millis(150) + noise,
         "{slowest:?}, but usually {usual:?}"
     );
     assert_sound(&stage.sidecar)
@@ -173,19 +174,42 @@ fn wait_promoting(stage: &Stage, t: Instant) -> Result<(Instant, usize)> {
     Ok((event.at, node))
 }
 
-#[test]
-fn a_promotion_whose_leader_dies_is_not_served_for_long() -> Result<()> {
-    let mut stage = Stage::set(Plot {
-        discovery: vec![("switch_on", "promotion")],
-        ..Plot::default()
-    })?;
+/// A failover whose leader is killed when the replica is a master and before anybody says so. `None`: it
+/// was too fast for us.
+fn lose_the_leader(stage: &Stage) -> Result<Option<(Instant, usize)>> {
     let t0 = Instant::now();
     stage.cluster.failover(0)?;
-    let (_, promoted) = wait_promoting(&stage, t0)?;
+    let (_, promoted) = wait_promoting(stage, t0)?;
     until("the replica to be a master", || {
         Ok(stage.cluster.node(promoted).role()? == Role::Master)
     })?;
     stage.cluster.stop_sentinel(0)?;
+    // Dead, so this is all that it ever said; the others had it from nobody else.
+    let told = stage.cluster.sentinel(0).server().log()?;
+    let told = told.contains("+promoted-slave");
+    Ok((!told).then_some((t0, promoted)))
+}
+
+#[test]
+fn a_promotion_whose_leader_dies_is_not_served_for_long() -> Result<()> {
+    let set = || {
+        Stage::set(Plot {
+            discovery: vec![("switch_on", "promotion")],
+            ..Plot::default()
+        })
+    };
+    let mut tries = 3;
+    let (mut stage, t0, promoted) = loop {
+        let stage = set()?;
+        if let Some((t0, promoted)) = lose_the_leader(&stage)? {
+            break (stage, t0, promoted);
+        }
+        tries -= 1;
+        ensure!(
+            tries > 0,
+            "the leader always spoke before it could be killed"
+        );
+    };
     // With two of three the others could agree at once. Without a majority nobody can: it must be held.
     stage.cluster.stop_sentinel(1)?;
     let replica = stage.addr(promoted).to_string();
@@ -237,6 +261,8 @@ fn failover_in_vain(failover_timeout: Duration, hold: &'static str) -> Result<(S
     let stage = Stage::set(Plot {
         options: Options {
             replicas: 1,
+            // The frozen replica must be taken for alive.
+            down_after: Duration::from_secs(20),
             failover_timeout,
             ..Options::default()
         },
@@ -245,7 +271,6 @@ fn failover_in_vain(failover_timeout: Duration, hold: &'static str) -> Result<(S
     })?;
     stage.cluster.node(1).server().freeze()?;
     let t0 = Instant::now();
-    // Within half a second the sentinels take it for alive.
     stage.cluster.failover(0)?;
     let (fenced, _) = wait_promoting(&stage, t0)?;
     Ok((stage, fenced))
