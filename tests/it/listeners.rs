@@ -58,7 +58,11 @@ fn unix_sockets_have_their_mode_and_go_at_the_end() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     let open = kit::start_without_primary(nowhere());
-    assert_eq!(mode(&open.unix("cache").unwrap()), 0o666, "PHP runs as another user");
+    assert_eq!(
+        mode(&open.unix("cache").unwrap()),
+        0o666,
+        "PHP runs as another user"
+    );
 }
 
 #[test]
@@ -69,7 +73,13 @@ fn a_socket_that_a_crash_left_is_replaced() {
     let redis = kit::redis();
     for crash in [true, false] {
         let sidecar = kit::start(at(kit::cache(&[redis.addr]), &socket));
-        assert_eq!(say(&mut connect(&Target::from(socket.as_path())), &["SET", "a", "1"]), ok());
+        assert_eq!(
+            say(
+                &mut connect(&Target::from(socket.as_path())),
+                &["SET", "a", "1"]
+            ),
+            ok()
+        );
         if crash {
             sidecar.server().kill().unwrap();
             assert!(socket.exists());
@@ -82,13 +92,22 @@ fn what_is_not_ours_is_left_alone() {
     let dir = scratch::Dir::new().unwrap();
     let (live, file) = (dir.join("live.sock"), dir.join("file.sock"));
     let owner = UnixListener::bind(&live).unwrap();
-    assert_refuses(at(nowhere(), &live), &["another process is listening", "live.sock"]);
-    assert!(std::os::unix::net::UnixStream::connect(&live).is_ok(), "it still listens");
+    assert_refuses(
+        at(nowhere(), &live),
+        &["another process is listening", "live.sock"],
+    );
+    assert!(
+        std::os::unix::net::UnixStream::connect(&live).is_ok(),
+        "it still listens"
+    );
     drop(owner);
     fs::write(&file, "somebody's").unwrap();
     assert_refuses(at(nowhere(), &file), &["not a socket", "file.sock"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "somebody's");
-    assert_refuses(at(nowhere(), &dir.join("nowhere/x.sock")), &["cannot listen", "nowhere/x.sock"]);
+    assert_refuses(
+        at(nowhere(), &dir.join("nowhere/x.sock")),
+        &["cannot listen", "nowhere/x.sock"],
+    );
 }
 
 #[test]
@@ -99,7 +118,10 @@ fn a_second_sidecar_does_not_disturb_the_first() {
     same_port.tcp = vec![first.tcp("cache").unwrap()];
     let port = same_port.tcp[0].to_string();
     assert_refuses(same_port, &["another process is listening", &port]);
-    assert_refuses(at(kit::cache(&[redis.addr]), &first.unix("cache").unwrap()), &["another process"]);
+    assert_refuses(
+        at(kit::cache(&[redis.addr]), &first.unix("cache").unwrap()),
+        &["another process"],
+    );
     for target in kit::targets(&first) {
         assert_eq!(say(&mut connect(&target), &["SET", "a", "1"]), ok());
     }
@@ -111,7 +133,10 @@ fn taken_ports_are_named() {
     let addr = taken.local_addr().unwrap();
     let mut service = nowhere();
     service.tcp = vec![addr];
-    assert_refuses(service, &["another process is listening", &addr.to_string()]);
+    assert_refuses(
+        service,
+        &["another process is listening", &addr.to_string()],
+    );
     let mut config = kit::config(nowhere());
     config.http = addr;
     let sidecar = Sidecar::start(kit::binary(), config, Until::Started).unwrap();
@@ -122,7 +147,7 @@ fn taken_ports_are_named() {
 #[test]
 fn ipv6_clients_are_served() {
     if TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("skipped: this machine has no IPv6 loopback");
+        println!("skipped: this machine has no IPv6 loopback");
         return;
     }
     let redis = kit::redis();
@@ -143,15 +168,25 @@ fn sigterm_drains_and_ends_with_the_last_session() {
             assert_eq!(say(session, &["SET", "a", "1"]), ok());
         }
         sidecar.server().signal(signal).unwrap();
-        let health = sidecar.wait_health("the drain to show", LONG, |h| h["status"] == "draining").unwrap();
-        assert_eq!(health["services"]["cache"]["status"], "ok", "the database is as well as before");
+        let health = sidecar
+            .wait_health("the drain to show", LONG, |h| h["status"] == "draining")
+            .unwrap();
+        assert_eq!(
+            health["services"]["cache"]["status"], "ok",
+            "the database is as well as before"
+        );
         assert_eq!(sidecar.http_get("/readyz").unwrap().status, 503);
         assert_eq!(sidecar.http_get("/livez").unwrap().status, 200);
         for session in &mut sessions {
             assert_eq!(say(session, &["GET", "a"]).text().unwrap(), "1");
         }
         // The balancer takes a while to see it; who comes until then is served.
-        assert_eq!(say(&mut kit::client(&sidecar), &["GET", "a"]).text().unwrap(), "1");
+        assert_eq!(
+            say(&mut kit::client(&sidecar), &["GET", "a"])
+                .text()
+                .unwrap(),
+            "1"
+        );
         drop(sessions);
         assert_eq!(sidecar.server().wait(LONG).unwrap().code(), Some(0));
         assert!(!sidecar.server().log().unwrap().contains("panicked"));
@@ -163,7 +198,8 @@ fn patience_and_its_early_end() {
     let redis = kit::redis();
     // By the clock, and at once by a second signal.
     for (drain_timeout, signals) in [("300ms", 1), ("60s", 2)] {
-        let config = kit::config(kit::cache(&[redis.addr])).line(&format!("drain_timeout = \"{drain_timeout}\""));
+        let config = kit::config(kit::cache(&[redis.addr]))
+            .line(&format!("drain_timeout = \"{drain_timeout}\""));
         let sidecar = Sidecar::start(kit::binary(), config, Until::Healthy).unwrap();
         let mut idle = kit::client(&sidecar);
         assert_eq!(say(&mut idle, &["SET", "a", "1"]), ok());
@@ -173,7 +209,11 @@ fn patience_and_its_early_end() {
                 sidecar.wait_log("draining", LONG).unwrap();
             }
         }
-        assert_eq!(sidecar.server().wait(LONG).unwrap().code(), Some(0), "{drain_timeout}");
+        assert_eq!(
+            sidecar.server().wait(LONG).unwrap().code(),
+            Some(0),
+            "{drain_timeout}"
+        );
         assert_eq!(idle.read_to_end().unwrap(), b"");
     }
 }
@@ -212,11 +252,21 @@ fn health_and_metrics_answer_as_the_contract_says() {
     let config = kit::config(kit::cache(&[redis.addr])).line("region = \"gra\"");
     let sidecar = Sidecar::start(kit::binary(), config, Until::Healthy).unwrap();
     assert_eq!(say(&mut kit::client(&sidecar), &["SET", "a", "1"]), ok());
-    for path in ["/healthz", "/healthz/cache", "/livez", "/readyz", "/metrics"] {
+    for path in [
+        "/healthz",
+        "/healthz/cache",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    ] {
         let ask = |method| request(&http(&sidecar), method, path, "", LONG).unwrap();
         assert_eq!(ask("GET").status, 200, "{path}");
         assert!(!ask("GET").body.is_empty());
-        assert_eq!((ask("HEAD").status, ask("HEAD").body), (200, String::new()), "{path}");
+        assert_eq!(
+            (ask("HEAD").status, ask("HEAD").body),
+            (200, String::new()),
+            "{path}"
+        );
         assert_eq!(ask("OPTIONS").status, 200, "{path}");
         for method in ["POST", "PUT", "DELETE", "PATCH"] {
             assert_eq!(ask(method).status, 405, "{method} {path}");
@@ -226,15 +276,26 @@ fn health_and_metrics_answer_as_the_contract_says() {
         assert_eq!(sidecar.http_get(path).unwrap().status, 404, "{path}");
     }
     let health = sidecar.healthz().unwrap();
-    let keys = |json: &Json| json.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    let keys = |json: &Json| {
+        json.as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     assert_eq!(keys(&health), "name region services status");
-    assert_eq!((&health["status"], &health["name"], &health["region"]), (&"ok".into(), &"app-01".into(), &"gra".into()));
+    assert_eq!(
+        (&health["status"], &health["name"], &health["region"]),
+        (&"ok".into(), &"app-01".into(), &"gra".into())
+    );
     let cache = &health["services"]["cache"];
     assert_eq!(keys(cache), "generation primary reason since status term");
     assert_eq!(cache["primary"], redis.addr.to_string());
     assert_eq!(cache["generation"], 1);
     assert!(cache["since"].as_str().unwrap().ends_with('Z'), "{cache}");
-    let alone: Json = serde_json::from_str(&sidecar.http_get("/healthz/cache").unwrap().body).unwrap();
+    let alone: Json =
+        serde_json::from_str(&sidecar.http_get("/healthz/cache").unwrap().body).unwrap();
     assert_eq!(&alone, cache);
 }
 
@@ -246,22 +307,52 @@ fn metrics_have_the_names_of_the_contract() {
     assert_eq!(say(&mut session, &["SET", "a", "1"]), ok());
     let text = sidecar.http_get("/metrics").unwrap().body;
     for name in [
-        "sessions_active{", "sessions_total{", "session_ends_total{", "bytes_total{", "held_clients{",
-        "hold_seconds", "connect_seconds_bucket{", "switches_total{", "switch_seconds_bucket{", "generation{",
-        "primary_info{", "endpoint_up{", "probe_seconds", "accept_errors_total{", "health_status",
+        "sessions_active{",
+        "sessions_total{",
+        "session_ends_total{",
+        "bytes_total{",
+        "held_clients{",
+        "hold_seconds",
+        "connect_seconds_bucket{",
+        "switches_total{",
+        "switch_seconds_bucket{",
+        "generation{",
+        "primary_info{",
+        "endpoint_up{",
+        "probe_seconds",
+        "accept_errors_total{",
+        "health_status",
         "build_info{",
     ] {
-        assert!(text.contains(&format!("\npilotfish_{name}")), "no {name} in\n{text}");
+        assert!(
+            text.contains(&format!("\npilotfish_{name}")),
+            "no {name} in\n{text}"
+        );
     }
-    assert!(text.contains("process_resident_memory_bytes") && text.contains("process_open_fds"), "{text}");
+    assert!(
+        text.contains("process_resident_memory_bytes") && text.contains("process_open_fds"),
+        "{text}"
+    );
     let value = |name, labels: &[(&str, &str)]| sidecar.metric(name, labels).unwrap();
     let primary = [("service", "cache"), ("endpoint", &*redis.addr.to_string())];
     assert_eq!(value("primary_info", &primary), 1.0);
     assert_eq!(value("endpoint_up", &primary), 1.0);
-    assert_eq!(value("sessions_active", &[("service", "cache"), ("role", "primary")]), 1.0);
-    assert_eq!(value("bytes_total", &[("direction", "up")]), encode(&["SET", "a", "1"]).len() as f64);
+    assert_eq!(
+        value(
+            "sessions_active",
+            &[("service", "cache"), ("role", "primary")]
+        ),
+        1.0
+    );
+    assert_eq!(
+        value("bytes_total", &[("direction", "up")]),
+        encode(&["SET", "a", "1"]).len() as f64
+    );
     assert_eq!(value("bytes_total", &[("direction", "down")]), 5.0);
-    assert_eq!((value("generation", &[]), value("health_status", &[])), (1.0, 0.0));
+    assert_eq!(
+        (value("generation", &[]), value("health_status", &[])),
+        (1.0, 0.0)
+    );
 }
 
 #[test]
@@ -272,21 +363,41 @@ fn health_fails_before_the_proof_and_long_after_the_loss() {
     config.http_lines.push("unhealthy_after = \"2s\"".into());
     let sidecar = Sidecar::start(kit::binary(), config, Until::Live).unwrap();
     let health = sidecar.healthz().unwrap();
-    assert_eq!((&health["status"], &health["services"]["cache"]["status"]), (&"failing".into(), &"failing".into()));
-    assert_eq!(sidecar.http_get("/healthz").unwrap().status, 503, "before the first proof");
+    assert_eq!(
+        (&health["status"], &health["services"]["cache"]["status"]),
+        (&"failing".into(), &"failing".into())
+    );
+    assert_eq!(
+        sidecar.http_get("/healthz").unwrap().status,
+        503,
+        "before the first proof"
+    );
     redis.restart().unwrap();
     sidecar.wait_status("/healthz", 200, LONG).unwrap();
     let watch = sidecar.watch("cache").unwrap();
-    wait::until_true("the watch to begin", LONG, || Ok(!watch.changes().is_empty())).unwrap();
+    wait::until_true("the watch to begin", LONG, || {
+        Ok(!watch.changes().is_empty())
+    })
+    .unwrap();
     redis.server().kill().unwrap();
-    sidecar.wait_health("it to be degraded", LONG, |h| h["status"] == "degraded").unwrap();
-    assert_eq!(sidecar.http_get("/healthz").unwrap().status, 200, "all app servers see the same");
+    sidecar
+        .wait_health("it to be degraded", LONG, |h| h["status"] == "degraded")
+        .unwrap();
+    assert_eq!(
+        sidecar.http_get("/healthz").unwrap().status,
+        200,
+        "all app servers see the same"
+    );
     sidecar.wait_status("/healthz", 503, LONG).unwrap();
     redis.restart().unwrap();
     sidecar.wait_status("/healthz", 200, LONG).unwrap();
     let words = ["ok", "degraded", "failing", "ok"];
     let all_seen = || {
-        let mut said: Vec<String> = watch.changes().into_iter().map(|change| change.status).collect();
+        let mut said: Vec<String> = watch
+            .changes()
+            .into_iter()
+            .map(|change| change.status)
+            .collect();
         said.dedup();
         Ok(said == words)
     };
@@ -296,12 +407,22 @@ fn health_fails_before_the_proof_and_long_after_the_loss() {
 #[test]
 fn a_service_that_is_not_required_only_degrades() {
     let redis = kit::redis();
-    let mut extra = Service::new("extra", "redis").unwrap().discover("kind", "redis").line("required = false");
+    let mut extra = Service::new("extra", "redis")
+        .unwrap()
+        .discover("kind", "redis")
+        .line("required = false");
     extra = extra.discover_all("nodes", &[ports::free().unwrap()]);
     let config = kit::config(kit::cache(&[redis.addr])).service(extra);
     let sidecar = Sidecar::start(kit::binary(), config, Until::Healthy).unwrap();
-    let health = sidecar.wait_health("it to be proven", LONG, |h| h["services"]["cache"]["status"] == "ok").unwrap();
-    assert_eq!((&health["status"], &health["services"]["extra"]["status"]), (&"degraded".into(), &"failing".into()));
+    let health = sidecar
+        .wait_health("it to be proven", LONG, |h| {
+            h["services"]["cache"]["status"] == "ok"
+        })
+        .unwrap();
+    assert_eq!(
+        (&health["status"], &health["services"]["extra"]["status"]),
+        (&"degraded".into(), &"failing".into())
+    );
     assert_eq!(sidecar.http_get("/healthz/extra").unwrap().status, 503);
     assert_eq!(sidecar.http_get("/healthz/cache").unwrap().status, 200);
 }
@@ -323,9 +444,16 @@ fn role(conn: &mut Conn) -> String {
 fn wait_replicas(sidecar: &Sidecar, wanted: usize) {
     let fit = |status: &Json| {
         let all = status["endpoints"].as_array().unwrap();
-        all.iter().filter(|e| e["role"] == "replica" && e["up"] == true).count() == wanted
+        all.iter()
+            .filter(|e| e["role"] == "replica" && e["up"] == true)
+            .count()
+            == wanted
     };
-    let seen = || Ok(fit(&serde_json::from_str(&sidecar.admin("GET", "/v1/services/cache", "")?.body)?));
+    let seen = || {
+        Ok(fit(&serde_json::from_str(
+            &sidecar.admin("GET", "/v1/services/cache", "")?.body,
+        )?))
+    };
     wait::until_true("the replicas to be seen", LONG, seen).unwrap();
 }
 
@@ -339,16 +467,32 @@ fn reads_are_spread_over_the_replicas() {
     let mut ports: Vec<String> = Vec::new();
     for client in &mut clients {
         assert_eq!(role(client), "slave");
-        ports.push(say(client, &["CONFIG", "GET", "port"]).field("port").unwrap());
+        ports.push(
+            say(client, &["CONFIG", "GET", "port"])
+                .field("port")
+                .unwrap(),
+        );
     }
     for replica in &replicas {
         let here = replica.addr.port().to_string();
-        assert_eq!(ports.iter().filter(|port| **port == here).count(), 5, "{ports:?}");
+        assert_eq!(
+            ports.iter().filter(|port| **port == here).count(),
+            5,
+            "{ports:?}"
+        );
     }
     let refused = say(&mut clients[0], &["SET", "a", "1"]);
-    assert!(matches!(&refused, Value::Error(text) if text.starts_with("READONLY")), "{refused:?}");
+    assert!(
+        matches!(&refused, Value::Error(text) if text.starts_with("READONLY")),
+        "{refused:?}"
+    );
     assert_eq!(role(&mut kit::client(&sidecar)), "master");
-    assert_eq!(sidecar.metric("sessions_active", &[("role", "replica")]).unwrap(), 10.0);
+    assert_eq!(
+        sidecar
+            .metric("sessions_active", &[("role", "replica")])
+            .unwrap(),
+        10.0
+    );
 }
 
 #[test]
@@ -367,7 +511,11 @@ fn without_a_replica_the_fallback_decides() {
                 let mut client = connect(&reads);
                 client.send_raw(&encode(&["ROLE"])).unwrap();
                 kit::wait_held(&sidecar, 1);
-                assert_eq!(role(&mut kit::client(&sidecar)), "master", "writes are not concerned");
+                assert_eq!(
+                    role(&mut kit::client(&sidecar)),
+                    "master",
+                    "writes are not concerned"
+                );
                 replica.restart().unwrap();
                 let said = client.read_value().unwrap();
                 assert_eq!(said.array().unwrap()[0].text().unwrap(), "slave");

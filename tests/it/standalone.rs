@@ -19,7 +19,9 @@ fn wait_reason(sidecar: &Sidecar, status: &str, words: &[&str]) -> Json {
         let reason = cache["reason"].as_str().unwrap_or_default();
         cache["status"] == status && words.iter().all(|word| reason.contains(word))
     };
-    sidecar.wait_health(&format!("{status}: {words:?}"), LONG, wanted).unwrap()
+    sidecar
+        .wait_health(&format!("{status}: {words:?}"), LONG, wanted)
+        .unwrap()
 }
 
 fn addrs(nodes: &[&RedisServer]) -> Vec<SocketAddr> {
@@ -33,13 +35,24 @@ fn the_one_master_is_found_among_its_replicas() {
     let sidecar = kit::start(kit::cache(&addrs(&[&replicas[0], &master, &replicas[1]])));
     let health = sidecar.wait_primary("cache", master.addr, LONG).unwrap();
     let cache = &health["services"]["cache"];
-    assert_eq!((&cache["status"], &cache["reason"], &cache["term"]), (&"ok".into(), &Json::Null, &Json::Null));
+    assert_eq!(
+        (&cache["status"], &cache["reason"], &cache["term"]),
+        (&"ok".into(), &Json::Null, &Json::Null)
+    );
     assert_eq!(say(&mut kit::client(&sidecar), &["SET", "a", "1"]), ok());
     let status = sidecar.admin("GET", "/v1/services/cache", "").unwrap().body;
     let status: Json = serde_json::from_str(&status).unwrap();
-    let roles: Vec<&str> =
-        status["endpoints"].as_array().unwrap().iter().map(|e| e["role"].as_str().unwrap()).collect();
-    assert_eq!(roles.iter().filter(|role| **role == "replica").count(), 2, "{status}");
+    let roles: Vec<&str> = status["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        roles.iter().filter(|role| **role == "replica").count(),
+        2,
+        "{status}"
+    );
     assert_eq!(status["discovery"], "redis");
 }
 
@@ -55,18 +68,29 @@ fn a_master_moved_by_hand_is_followed_back_and_forth() {
         sidecar.wait_primary("cache", from.addr, LONG).unwrap();
         kit::wait_follows(to, from.addr);
         let mut kept = kit::client(&sidecar);
-        assert_eq!(say(&mut kept, &["SET", &format!("before:{round}"), "1"]), ok());
+        assert_eq!(
+            say(&mut kept, &["SET", &format!("before:{round}"), "1"]),
+            ok()
+        );
         // Between the two commands there is no master: whoever comes then waits.
         kit::replicaof(from, to.addr);
         kit::wait_bereft(&sidecar);
         let mut held = kit::client(&sidecar);
-        held.send_raw(&encode(&["SET", &format!("held:{round}"), "1"])).unwrap();
+        held.send_raw(&encode(&["SET", &format!("held:{round}"), "1"]))
+            .unwrap();
         kit::wait_held(&sidecar, 1);
         to.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
         assert_eq!(held.read_value().unwrap(), ok());
         sidecar.wait_primary("cache", to.addr, LONG).unwrap();
-        assert_eq!(kept.read_to_end().unwrap(), b"", "the session on the old one ends with a FIN");
-        assert_eq!(to.command(&["EXISTS", &format!("held:{round}")]).unwrap(), pilotfish_harness::resp::Value::Int(1));
+        assert_eq!(
+            kept.read_to_end().unwrap(),
+            b"",
+            "the session on the old one ends with a FIN"
+        );
+        assert_eq!(
+            to.command(&["EXISTS", &format!("held:{round}")]).unwrap(),
+            pilotfish_harness::resp::Value::Int(1)
+        );
     }
     kit::wait_ends(&sidecar, "switched", 2.0);
 }
@@ -82,11 +106,19 @@ fn of_two_masters_the_present_one_stays() {
     assert_eq!(say(&mut kept, &["SET", "a", "1"]), ok());
     new.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
     let both = [old.addr.to_string(), new.addr.to_string()];
-    let health = wait_reason(&sidecar, "degraded", &["several masters", &both[0], &both[1]]);
+    let health = wait_reason(
+        &sidecar,
+        "degraded",
+        &["several masters", &both[0], &both[1]],
+    );
     assert_eq!(health["status"], "degraded");
     assert_eq!(sidecar.http_get("/healthz").unwrap().status, 200);
     assert_eq!(sidecar.primary("cache").unwrap(), Some(old.addr));
-    assert_eq!(say(&mut kept, &["SET", "b", "1"]), ok(), "nobody is disturbed");
+    assert_eq!(
+        say(&mut kept, &["SET", "b", "1"]),
+        ok(),
+        "nobody is disturbed"
+    );
     let status = sidecar.admin("GET", "/v1/services/cache", "").unwrap().body;
     assert!(status.contains("several masters"), "{status}");
     sidecar.wait_log("several masters", LONG).unwrap();
@@ -96,7 +128,9 @@ fn of_two_masters_the_present_one_stays() {
 }
 
 fn wait_is_ok(sidecar: &Sidecar) {
-    sidecar.wait_health("all to be well", LONG, |health| health["status"] == "ok").unwrap();
+    sidecar
+        .wait_health("all to be well", LONG, |health| health["status"] == "ok")
+        .unwrap();
 }
 
 #[test]
@@ -145,9 +179,14 @@ fn static_goes_to_the_first_that_accepts_and_back() {
     let sidecar = kit::start(service);
     let named = |node: &RedisServer| {
         let mut client = kit::client(&sidecar);
-        say(&mut client, &["CONFIG", "GET", "port"]).field("port") == Some(node.addr.port().to_string())
+        say(&mut client, &["CONFIG", "GET", "port"]).field("port")
+            == Some(node.addr.port().to_string())
     };
-    assert_eq!(sidecar.service_health("cache").unwrap()["generation"], 1, "the second was never it");
+    assert_eq!(
+        sidecar.service_health("cache").unwrap()["generation"],
+        1,
+        "the second was never it"
+    );
     sidecar.wait_primary("cache", first.addr, LONG).unwrap();
     assert!(named(&first));
     first.server().kill().unwrap();
@@ -204,7 +243,10 @@ fn tcp_relays_any_bytes_and_both_half_closes() {
     let (addr, accepted) = server();
     let sidecar = kit::start(kit::bytes(&[addr]));
     let every: Vec<u8> = (0..=255_u8).cycle().take(1 << 20).collect();
-    for (target, client_first) in kit::targets(&sidecar).iter().flat_map(|t| [(t, true), (t, false)]) {
+    for (target, client_first) in kit::targets(&sidecar)
+        .iter()
+        .flat_map(|t| [(t, true), (t, false)])
+    {
         let mut client = Stream::connect(target, LONG).unwrap();
         client.write_all(b"\0hello").unwrap();
         let mut server = greeted(&accepted, b"\0hello");
@@ -214,14 +256,20 @@ fn tcp_relays_any_bytes_and_both_half_closes() {
             assert!(end_of(&mut server) == every, "{target}: up");
             server.write_all(&every).unwrap();
             drop(server);
-            assert!(kit::rest(&mut client) == every, "{target}: down, after the client's end");
+            assert!(
+                kit::rest(&mut client) == every,
+                "{target}: down, after the client's end"
+            );
         } else {
             server.write_all(&every).unwrap();
             server.shutdown(Shutdown::Write).unwrap();
             assert!(kit::rest(&mut client) == every, "{target}: down");
             client.write_all(&every).unwrap();
             drop(client);
-            assert!(end_of(&mut server) == every, "{target}: up, after the server's end");
+            assert!(
+                end_of(&mut server) == every,
+                "{target}: up, after the server's end"
+            );
         }
     }
     kit::wait_no_sessions(&sidecar);
@@ -251,7 +299,11 @@ fn tcp_has_no_words_of_its_own() {
     for target in kit::targets(&sidecar) {
         let mut client = Stream::connect(&target, LONG).unwrap();
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-        assert_eq!(kit::rest(&mut client), b"", "{target}: the end, and not a reset");
+        assert_eq!(
+            kit::rest(&mut client),
+            b"",
+            "{target}: the end, and not a reset"
+        );
     }
     kit::wait_ends(&sidecar, "hold-timeout", 2.0);
 }
