@@ -51,8 +51,6 @@ pub enum AppError {
 
 /// How often a drain looks whether all sessions have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// Clients that are told why they cannot have a session, at a time; beyond that they are just closed.
-const MAX_REFUSING: usize = 64;
 /// What closed sessions get to end by themselves.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -107,7 +105,7 @@ impl App {
             supervisor: Supervisor::default(),
             crossings: crossings(threads.count()),
             process: Limit::new(fds::session_budget(descriptors, threads.count())),
-            refusing: Limit::new(MAX_REFUSING),
+            refusing: Limit::new(fds::refusal_budget(descriptors, threads.count())),
             threads,
         };
         let services = config

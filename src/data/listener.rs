@@ -26,7 +26,9 @@ pub async fn accept_loop(listener: Listener, door: Arc<Door>, stop: Cancellation
             Ok(client) => {
                 backoff.reset();
                 short = false;
-                supervise::session(session::run(client, door.clone()));
+                if let Some(entry) = session::enter(&door) {
+                    supervise::session(session::run(client, door.clone(), entry));
+                }
             }
             Err(error) if is_resource_error(&error) => {
                 door.service.metrics.accept_resource_errors.increment(1);

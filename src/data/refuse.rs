@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::admit::Place;
 use super::{Door, EndReason};
 use crate::net::Stream;
 use crate::proto::Refusal;
@@ -17,11 +18,15 @@ const DISCARDED: u64 = 1 << 20;
 
 /// Says `why` and closes. With too many at it already, the connection is just closed. `spoken`: the
 /// client's request was read already.
-pub async fn tell(mut client: Stream, door: &Door, why: Refusal, spoken: bool) {
+pub async fn tell(client: Stream, door: &Door, why: Refusal, spoken: bool) {
+    if let Some(place) = door.service.admission.refusing.take() {
+        speak(client, door, why, spoken, place).await;
+    }
+}
+
+/// As [`tell`], with a place among those that are told off.
+pub async fn speak(mut client: Stream, door: &Door, why: Refusal, spoken: bool, _place: Place) {
     let service = &door.service;
-    let Some(_place) = service.admission.refusing.take() else {
-        return;
-    };
     let Some(words) = service.wire.refusal(why) else {
         let _ = end(client, EndReason::TooMany).await;
         return;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::admit::{Place, Ticket};
 use super::connect::{Wish, link};
 use super::metrics::Counted;
 use super::relay::{self, Outcome, Unlink};
@@ -9,13 +10,32 @@ use super::{Door, EndReason, refuse};
 use crate::net::Stream;
 use crate::proto::Refusal;
 
-/// Serves `client` until it ends. Every way out passes here and is counted once.
-pub async fn run(client: Stream, door: Arc<Door>) {
+/// What a client gets at the door.
+pub enum Entry {
+    Session(Ticket),
+    /// There is no room, but a place to be told so.
+    Refusal(Place),
+}
+
+/// Counts a client and finds it a place. To be called before anything is awaited: a crowd that has
+/// no place must not wait with its descriptors open. `None`: close it.
+pub fn enter(door: &Door) -> Option<Entry> {
     door.metrics.total.increment(1);
-    let Some(_ticket) = door.service.admission.admit() else {
-        door.service.metrics.ended(EndReason::TooMany);
-        Box::pin(refuse::tell(client, &door, Refusal::TooMany, false)).await;
-        return;
+    let admission = &door.service.admission;
+    if let Some(ticket) = admission.admit() {
+        return Some(Entry::Session(ticket));
+    }
+    door.service.metrics.ended(EndReason::TooMany);
+    admission.refusing.take().map(Entry::Refusal)
+}
+
+/// Serves `client` until it ends. Every way out passes here or `enter` and is counted once.
+pub async fn run(client: Stream, door: Arc<Door>, entry: Entry) {
+    let _ticket = match entry {
+        Entry::Session(ticket) => ticket,
+        Entry::Refusal(place) => {
+            return Box::pin(refuse::speak(client, &door, Refusal::TooMany, false, place)).await;
+        }
     };
     let _active = Counted::new(&door.metrics.active);
     let reason = serve(client, &door).await;

@@ -7,6 +7,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 /// Kept free for logs, probes, health, admin, and clients that are being told off.
 const RESERVED: u64 = 256;
 
+/// Clients that are told why they cannot have a session, at a time; beyond that they are just closed.
+const MAX_REFUSING: usize = 64;
+
 /// Pipes that one data thread may have at a time, for large values. Each takes two descriptors.
 pub const PIPES_PER_THREAD: usize = 16;
 
@@ -28,9 +31,17 @@ pub fn raise_limit() -> u64 {
 /// How many sessions fit below `limit` descriptors, with two sockets each and enough left for the
 /// control side of a process with so many data threads to stay reachable (guarantee G6).
 pub fn session_budget(limit: u64, threads: usize) -> usize {
+    usize::try_from((limit - reserve(limit, threads)) / 2).unwrap_or(usize::MAX)
+}
+
+/// How many clients may be told off at a time: a part of what is reserved.
+pub fn refusal_budget(limit: u64, threads: usize) -> usize {
+    usize::try_from(reserve(limit, threads) / 4).map_or(MAX_REFUSING, |n| n.min(MAX_REFUSING))
+}
+
+fn reserve(limit: u64, threads: usize) -> u64 {
     let pipes = threads as u64 * PIPES_PER_THREAD as u64 * 2;
-    let reserved = (RESERVED + pipes).min(limit / 2);
-    usize::try_from((limit - reserved) / 2).unwrap_or(usize::MAX)
+    (RESERVED + pipes).min(limit / 2)
 }
 
 /// Whether `error` says that this host ran out of descriptors or memory: wait, then go on.
@@ -57,6 +68,10 @@ mod tests {
         ] {
             assert_eq!(session_budget(limit, threads), sessions);
         }
+        assert_eq!(
+            [refusal_budget(128, 2), refusal_budget(20_000, 2)],
+            [16, 64]
+        );
     }
 
     #[test]

@@ -250,6 +250,26 @@ pub fn run(command: &mut Command, input: &[u8]) -> String {
     out
 }
 
+/// What a run of the binary under test said, on both outputs, and its exit code.
+pub fn pilotfish(args: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(binary())
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let all = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&all).into_owned(),
+    )
+}
+
+/// The status of the service `cache`, as the admin socket shows it.
+pub fn status(sidecar: &Sidecar) -> serde_json::Value {
+    let answer = sidecar.admin("GET", "/v1/services/cache", "").unwrap();
+    serde_json::from_str(&answer.body).unwrap()
+}
+
 /// A client program that is talked to while it runs.
 pub struct Talk {
     child: Child,

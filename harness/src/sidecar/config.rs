@@ -140,6 +140,8 @@ pub struct Config {
     pub lines: Vec<String>,
     /// Lines of `[http]` besides `listen`.
     pub http_lines: Vec<String>,
+    /// Lines of `[admin]` besides `socket`.
+    pub admin_lines: Vec<String>,
     pub services: Vec<Service>,
     /// Whole sections at the end.
     pub sections: Vec<String>,
@@ -152,6 +154,7 @@ impl Config {
             level: "debug".into(),
             lines: Vec::new(),
             http_lines: Vec::new(),
+            admin_lines: Vec::new(),
             services: Vec::new(),
             sections: Vec::new(),
         })
@@ -176,12 +179,13 @@ impl Config {
     /// Secrets go to files in `dir`, sockets are named in it.
     pub fn render(&self, dir: &Path) -> Result<String> {
         let mut text = format!(
-            "name = \"app-01\"\n{}\n[http]\nlisten = [{}]\n{}\n[admin]\nsocket = {}\n\n[log]\nlevel = {}\n\
+            "name = \"app-01\"\n{}\n[http]\nlisten = [{}]\n{}\n[admin]\nsocket = {}\n{}\n[log]\nlevel = {}\n\
              format = \"text\"\n",
             lines(&self.lines),
             quoted(&self.http.to_string()),
             lines(&self.http_lines),
             quoted(&admin_socket(dir).display().to_string()),
+            lines(&self.admin_lines),
             quoted(&self.level),
         );
         for service in &self.services {
