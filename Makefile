@@ -49,4 +49,4 @@ fmt:
 	$(CARGO) fmt --all
 
 $(DENY):
-	$(CARGO) install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
+	$(CARGO) install --debug --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
