@@ -45,7 +45,10 @@ async fn serve(client: Stream, door: &Arc<Door>) -> EndReason {
             } => {
                 // A server that takes connections and drops them must not keep a client for ever.
                 let patience = (why == Unlink::UpstreamLost).then_some(patience);
-                if patience.as_ref().is_some_and(|p| service.clock.now() >= p.deadline) {
+                if patience
+                    .as_ref()
+                    .is_some_and(|p| service.clock.now() >= p.deadline)
+                {
                     return refuse::end(client, EndReason::UpstreamClosed).await;
                 }
                 wish = Wish {

@@ -1,6 +1,6 @@
 //! Large values from socket to socket through a pipe, without copying them into the process.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
@@ -9,14 +9,14 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use tokio::io::Interest;
 
 use crate::net::Stream;
+use crate::net::fds::PIPES_PER_THREAD;
 
 /// Asked of the kernel; what it grants may be less, and counts pages, not bytes.
 const PIPE_SIZE: usize = 256 * 1024;
 
-/// Pipes kept for later.
-const KEPT: usize = 16;
-
 thread_local! {
+    /// Pipes that are in use on this thread.
+    static LENT: Cell<usize> = const { Cell::new(0) };
     static STORE: RefCell<Vec<(OwnedFd, OwnedFd)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -29,14 +29,18 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// `None` when there is no descriptor to spare: then bytes are copied.
+    /// `None` when this thread has no more pipes to lend: then bytes are copied.
     pub fn take() -> Option<Self> {
+        if LENT.get() >= PIPES_PER_THREAD {
+            return None;
+        }
         let ends = STORE.with_borrow_mut(Vec::pop).or_else(|| {
             let ends = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
             // Without the larger size it only takes more turns.
             let _ = fcntl_setpipe_size(&ends.1, PIPE_SIZE);
             Some(ends)
         })?;
+        LENT.set(LENT.get() + 1);
         Some(Self {
             ends: Some(ends),
             held: 0,
@@ -85,16 +89,31 @@ fn move_bytes(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> 
 
 impl Drop for Pipe {
     fn drop(&mut self) {
+        // At thread exit the counts may be gone before the last session.
+        let _ = LENT.try_with(|lent| lent.set(lent.get().saturating_sub(1)));
         // A pipe with bytes in it would leak them into another session.
         if self.held > 0 {
             return;
         }
-        let Some(ends) = self.ends.take() else { return };
-        let _ = STORE.try_with(|store| {
-            let mut store = store.borrow_mut();
-            if store.len() < KEPT {
-                store.push(ends);
-            }
-        });
+        if let Some(ends) = self.ends.take() {
+            let _ = STORE.try_with(|store| store.borrow_mut().push(ends));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_lends_so_many_pipes_and_takes_them_back() {
+        let lent: Vec<_> = (0..PIPES_PER_THREAD)
+            .map(|_| Pipe::take().unwrap())
+            .collect();
+        assert!(Pipe::take().is_none(), "the rest is copied");
+        drop(lent);
+        assert_eq!(STORE.with_borrow(Vec::len), PIPES_PER_THREAD);
+        let again = Pipe::take().unwrap();
+        assert!(again.is_empty() && STORE.with_borrow(Vec::len) == PIPES_PER_THREAD - 1);
     }
 }

@@ -151,6 +151,11 @@ impl StandaloneJudge {
         if self.current.is_none() && self.nodes.values().any(|n| n.said.is_none()) {
             return (None, Cause::Start);
         }
+        // The first to answer may be a master that was deposed: the first choice hears them all. Who
+        // does not answer has said so within a probe's time.
+        if self.current.is_none() && self.nodes.values().any(|n| n.said.is_none()) {
+            return (None, Cause::Start);
+        }
         let followed: Vec<&Addr> = masters.iter().filter(|m| m.1).map(|m| m.0).collect();
         let cause = if self.current.is_none() {
             Cause::Proven
