@@ -190,6 +190,17 @@ fn lose_the_leader(stage: &Stage) -> Result<Option<(Instant, usize)>> {
     Ok((!told).then_some((t0, promoted)))
 }
 
+/// When the sidecar logged a line that contains both.
+fn logged(stage: &Stage, one: &str, other: &str) -> Result<jiff::Timestamp> {
+    let line = wait::until(&format!("a line with {one:?} and {other:?}"), LONG, || {
+        let lines = stage.sidecar.log_lines(one)?;
+        Ok(lines.into_iter().find(|line| line.contains(other)))
+    })?;
+    let time = line.split(' ').next().unwrap_or_default();
+    time.parse()
+        .with_context(|| format!("the time in {line:?}"))
+}
+
 #[test]
 fn a_promotion_whose_leader_dies_is_not_served_for_long() -> Result<()> {
     let set = || {
@@ -228,19 +239,12 @@ fn a_promotion_whose_leader_dies_is_not_served_for_long() -> Result<()> {
             .metric("held_clients", &[("service", "cache")])?
             > 0.0)
     })?;
-    let changes = stage.health.changes();
-    let at = |wanted: &dyn Fn(&Option<String>) -> bool| {
-        let mut changes = changes.iter();
-        let found = changes.find(|change| change.at > t0 && wanted(&change.primary));
-        found.map(|change| change.at)
-    };
-    let served = at(&|primary| primary.as_deref() == Some(&*replica));
-    let served = served.context("the promoted replica was not served")?;
-    let left = changes.iter().rfind(|change| change.primary.is_none());
-    let left = left.context("it was served for ever")?.at;
-    println!("served for {:?}", left - served);
-    // Both times are those of a poll of /healthz, every 5 ms and when the machine lets it.
-    ensure!(left - served <= Duration::from_millis(3500));
+    let served = logged(&stage, &format!("primary={replica} "), "cause=promoted")?;
+    let left = logged(&stage, "no primary, holding", "cause=unconfirmed")?;
+    let (served, limit) = (left.duration_since(served), Duration::from_secs(3));
+    println!("served for {served:?}");
+    // The judge looks every 25 ms; a busy machine makes it late.
+    ensure!(served.unsigned_abs() <= limit + Duration::from_millis(500));
 
     let again = Instant::now();
     stage.cluster.start_sentinel(1)?;
