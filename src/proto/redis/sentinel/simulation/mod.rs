@@ -287,7 +287,9 @@ impl Run {
         // A failover of recreated sentinels waits for the old master to give up.
         let anew = |t: &Trouble| matches!(t, Trouble::EpochWentBack { .. });
         let anew = verdict.troubles.iter().any(anew);
-        if !verdict.fence || anew || up <= verdict.sources.len() / 2 || !announced {
+        // Before nobody's door a fence is none.
+        let fence = verdict.fence && verdict.conclusion.primary.is_some();
+        if !fence || anew || up <= verdict.sources.len() / 2 || !announced {
             self.shadow.fenced_since = None;
         } else {
             let since = *self.shadow.fenced_since.get_or_insert(self.bench.now);

@@ -83,6 +83,8 @@ pub struct World {
     order: u64,
     voted: u64,
     electing: bool,
+    /// The last truth; while no sentinel works nobody else has one.
+    known: (usize, u64),
     pub always_honest: bool,
     /// Events for the judge: when they were published, by whom.
     pub events: Vec<(usize, Event)>,
@@ -116,6 +118,7 @@ impl World {
             order: 0,
             voted: epoch,
             electing: false,
+            known: (0, epoch),
             always_honest: true,
             events: vec![],
             story: vec![],
@@ -157,7 +160,7 @@ impl World {
     pub fn truth(&self) -> (usize, u64) {
         let views = self.working_ones();
         let newest = views.iter().map(|&s| self.sentinels[s].view);
-        newest.max_by_key(|v| v.1).unwrap_or((0, 0))
+        newest.max_by_key(|v| v.1).unwrap_or(self.known)
     }
 
     pub fn is_master(&self, node: usize) -> bool {
@@ -177,6 +180,7 @@ impl World {
 
 impl World {
     pub fn advance(&mut self, to: u64) {
+        self.known = self.truth();
         while let Some((&key, _)) = self.queue.iter().next() {
             if key.0 > to {
                 break;
@@ -192,6 +196,7 @@ impl World {
 
     fn happen(&mut self, what: Later) {
         self.tell(format!("{what:?}"));
+        self.known = self.truth();
         match what {
             Later::Fault => self.fault(),
             Later::Elect { old, planned } => self.elect(old, planned),
