@@ -10,7 +10,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll};
 
 use tokio::sync::Notify;
@@ -74,6 +74,8 @@ pub fn crossings(threads: usize) -> Crossings {
 #[derive(Debug)]
 pub struct Signal {
     version: AtomicU64,
+    /// Rings that are not over yet. Counted before the version, so whoever has that has this.
+    ringing: AtomicUsize,
     waiters: Notify,
     crossings: Crossings,
 }
@@ -82,6 +84,7 @@ impl Signal {
     pub fn new(crossings: Crossings) -> Arc<Self> {
         Arc::new(Self {
             version: AtomicU64::new(0),
+            ringing: AtomicUsize::new(0),
             waiters: Notify::new(),
             crossings,
         })
@@ -90,12 +93,14 @@ impl Signal {
     /// Says that something changed. When it returns, no data thread is writing any more because of
     /// what held before; what it writes from now on, it decided after seeing the change.
     pub fn ring(&self) {
+        self.ringing.fetch_add(1, Ordering::Relaxed);
         self.version.fetch_add(1, Ordering::Release);
         fence(Ordering::SeqCst);
         for crossing in self.crossings.iter() {
             crossing.passed();
         }
         self.waiters.notify_waiters();
+        self.ringing.fetch_sub(1, Ordering::Release);
     }
 
     /// The count of changes so far. Read it *before* the values it stands for.
@@ -108,22 +113,24 @@ impl Signal {
         self.waiters.notified()
     }
 
-    /// Polls `work` until it is ready. `None`: it said so, or there was a ring since `rung` was made,
-    /// or one after `version` was read. Only for a task of its own: its waker must not change.
+    /// Polls `work` until it is ready. `None`: it said so, or there was a ring since `version` was read
+    /// (which was after `rung` was made). It may be `None` without one. Only for a task of its own: its
+    /// waker must not change.
     pub async fn unless_rung<T>(
         &self,
         mut rung: Pin<&mut Notified<'_>>,
         version: u64,
         mut work: impl FnMut(&mut Context<'_>) -> Poll<Option<T>>,
     ) -> Option<T> {
-        // Registering once is enough; after that the version says the same without a lock.
-        let mut registered = false;
+        // Registering takes a lock, so it is done once; after that the version says the same. But a ring
+        // that `version` counts already may still be about to tell its waiters. That would use up the
+        // registration, and the next ring would reach nobody: until it is over, ask.
+        let mut settled = false;
         poll_fn(|cx| {
-            if !registered {
-                registered = true;
+            if !settled {
+                // In this order: what has ended by now has told its waiters before the next line.
+                settled = self.ringing.load(Ordering::Acquire) == 0;
                 if rung.as_mut().poll(cx).is_ready() {
-                    // Rung before it could register: it never will. `version` may be the new one, for
-                    // the waiters are told after it is counted.
                     return Poll::Ready(None);
                 }
             }
@@ -144,7 +151,24 @@ impl Signal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
     use std::sync::atomic::AtomicBool;
+    use std::task::{Wake, Waker};
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wakes {
+        fn count(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 
     /// After `ring` nobody acts on the old value: the threads below would set `stale` otherwise.
     #[test]
@@ -191,17 +215,47 @@ mod tests {
         assert_eq!(signal.version(), 1);
     }
 
-    /// The version is counted before the waiters are told. Whoever looks in between has the new one,
-    /// and hears of it again when it waits: it must then wait anew, or no later ring reaches it.
-    #[tokio::test]
-    async fn who_looked_in_the_middle_of_a_ring_hears_the_next_one() {
-        let signal = Signal::new(crossings(0));
-        let mut rung = std::pin::pin!(signal.rung());
-        signal.ring();
-        let version = signal.version();
-        let idle = |_: &mut Context<'_>| Poll::<Option<()>>::Pending;
-        let woken = signal.unless_rung(rung.as_mut(), version, idle);
-        let limit = std::time::Duration::from_secs(5);
-        assert_eq!(tokio::time::timeout(limit, woken).await, Ok(None));
+    /// A ring in slow motion, met by a session after each of its steps: however that falls, the session
+    /// hears the next ring.
+    #[test]
+    fn who_looks_in_the_middle_of_a_ring_hears_the_next_one() {
+        for (made, polled) in [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3), (3, 3)] {
+            let signal = Signal::new(crossings(0));
+            let wakes = Arc::new(Wakes::default());
+            let waker = Waker::from(wakes.clone());
+            let mut cx = Context::from_waker(&waker);
+            let step = |n: u32| match n {
+                0 => drop(signal.ringing.fetch_add(1, Ordering::Relaxed)),
+                1 => drop(signal.version.fetch_add(1, Ordering::Release)),
+                2 => signal.waiters.notify_waiters(),
+                _ => drop(signal.ringing.fetch_sub(1, Ordering::Release)),
+            };
+            let mut at = 0;
+            let mut until = |wanted: u32| {
+                while at <= wanted {
+                    step(at);
+                    at += 1;
+                }
+            };
+            until(made);
+            let mut rung = pin!(signal.rung());
+            let version = signal.version();
+            until(polled);
+            let idle = |_: &mut Context<'_>| Poll::<Option<()>>::Pending;
+            let mut wait = pin!(signal.unless_rung(rung.as_mut(), version, idle));
+            let mut told = wait.as_mut().poll(&mut cx).is_ready();
+            until(3);
+            if !told && wakes.count() > 0 {
+                told = wait.as_mut().poll(&mut cx).is_ready();
+            }
+            if !told {
+                let before = wakes.count();
+                signal.ring();
+                assert!(
+                    wakes.count() > before,
+                    "made after step {made}, polled after {polled}"
+                );
+            }
+        }
     }
 }
