@@ -35,6 +35,8 @@ const PING: Duration = Duration::from_secs(1);
 
 /// Events a second that are heeded from one sentinel. A failover has about twenty.
 const MOST_EVENTS: u32 = 200;
+/// Messages a second that are read at all: it may watch many masters besides ours.
+const MOST_MESSAGES: u32 = 2000;
 
 /// Watches one service through its sentinels.
 pub struct SentinelWatcher {
@@ -217,8 +219,15 @@ async fn listen_connected(source: &Source, backoff: &mut Backoff) -> Result<(), 
     // What happened before the subscription is in the answer to this.
     source.again.notify_one();
     let (mut heard, mut next_ping) = (Instant::now(), Instant::now() + PING);
-    let (mut second, mut events) = (Instant::now(), 0);
+    let (mut second, mut messages, mut events) = (Instant::now(), 0, 0);
     loop {
+        if second.elapsed() >= PING {
+            (second, messages, events) = (Instant::now(), 0, 0);
+        }
+        if messages > MOST_MESSAGES || events > MOST_EVENTS {
+            // The rest waits in the socket, and then with the sentinel, which hangs up.
+            sleep_until(second + PING).await;
+        }
         let frame = tokio::select! {
             frame = connection.receive() => frame?,
             () = sleep_until(next_ping) => {
@@ -231,6 +240,7 @@ async fn listen_connected(source: &Source, backoff: &mut Backoff) -> Result<(), 
             }
         };
         heard = Instant::now();
+        messages += 1;
         let Some(push) = push(&frame) else {
             return Err(Nonsense::Unexpected.into());
         };
@@ -241,14 +251,7 @@ async fn listen_connected(source: &Source, backoff: &mut Backoff) -> Result<(), 
         let Some(event) = read(&channel, &payload, &source.master) else {
             continue;
         };
-        if second.elapsed() >= PING {
-            (second, events) = (Instant::now(), 0);
-        }
         events += 1;
-        if events > MOST_EVENTS {
-            // The rest waits in the socket, and then with the sentinel, which hangs up.
-            sleep_until(second + PING).await;
-        }
         source.again.notify_one();
         if source
             .seen
