@@ -155,7 +155,7 @@ impl SentinelJudge {
             return (None, Cause::Deposed);
         }
         if self.is_master(now, &current.addr) {
-            return if self.disowned(now, current) {
+            return if self.disowned(now, current) || self.returns_to_a_rival(now, current) {
                 (None, Cause::Unconfirmed)
             } else {
                 (Some(current.addr.clone()), self.cause)
@@ -166,6 +166,15 @@ impl SentinelJudge {
             Some((Role::Replica { .. }, _)) => (None, Cause::RoleLost),
             _ => (None, Cause::Unproven),
         }
+    }
+
+    /// It was lost, nobody is there to say who is right, and another one says master meanwhile. With
+    /// no break in its own word it would stay.
+    fn returns_to_a_rival(&self, now: Moment, current: &Accepted) -> bool {
+        let rival = |(addr, node): (&Addr, &NodeView)| {
+            *addr != current.addr && node.is_master(now, self.lease())
+        };
+        !self.served && self.claims(now).next().is_none() && self.nodes.iter().any(rival)
     }
 
     /// What was served once can only come back.

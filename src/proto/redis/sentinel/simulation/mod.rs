@@ -20,7 +20,7 @@ use crate::clock::Moment;
 use crate::monitor::{Pace, Trouble};
 use crate::proto::redis::role::Role;
 use crate::proto::spec::{FenceOn, SwitchOn};
-use crate::topology::{Cause, Term};
+use crate::topology::{Cause, Term, Topology};
 
 /// About 15 s of one core in a debug build; more in a release build cost little.
 const SEEDS: u64 = 300;
@@ -267,7 +267,7 @@ impl Run {
 
     fn check(&mut self) -> Result<(), String> {
         let verdict = &self.bench.verdict;
-        self.shadow.combine(self.bench.now);
+        self.shadow.combine(self.bench.now, &self.bench.topology);
         // Recreated sentinels count anew: theirs are the epochs from here on.
         if matches!(
             self.bench.topology.cause,
@@ -339,13 +339,15 @@ impl Shadow {
         }
     }
 
-    fn combine(&mut self, now: Moment) {
+    fn combine(&mut self, now: Moment, topology: &Topology) {
         for (master, epoch, at) in self.claims.iter().flatten() {
             let lease = Duration::from_millis(2300);
             let said = self.masters.get(master);
             let proven = said.is_some_and(|said| now.since(*said) <= lease);
             let fresh = now.since(*at) <= ANSWER_LEASE;
-            let newer = self.newest.as_ref().is_none_or(|n| *epoch > n.1);
+            // An epoch that was accepted already says nothing new about another.
+            let known = topology.term >= Some(*epoch) && topology.primary_addr() != Some(master);
+            let newer = !known && self.newest.as_ref().is_none_or(|n| *epoch > n.1);
             if proven && fresh && newer {
                 self.newest = Some((master.clone(), *epoch));
             }

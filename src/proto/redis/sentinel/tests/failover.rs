@@ -199,3 +199,20 @@ fn all_back_after_a_failover_that_nobody_saw() {
         play.fenced
     );
 }
+
+#[test]
+fn thawed_while_no_sentinel_is_in_reach_it_does_not_return_beside_another_master() {
+    let mut play = Play::settled(|_| {});
+    for sentinel in 0..3 {
+        play.lost(sentinel);
+    }
+    play.run(3000).open('a');
+    play.role_now('a', down());
+    play.role('b', master());
+    play.run(3000).holds(Cause::Unproven);
+    play.role('a', master());
+    play.patiently(30_000).holds(Cause::Unconfirmed);
+    play.says(1, 'b', 6);
+    play.open('b');
+    assert_eq!(play.published, [addr('a'), addr('b')]);
+}
