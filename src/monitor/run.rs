@@ -44,13 +44,19 @@ impl Publisher {
             self.gate.hold(HoldReason::Fence);
         }
         let now = clock.now();
-        match self.writer.publish(&verdict.conclusion, now) {
-            Ok(Some(published)) => self.announce(verdict, &published, clock.now()),
-            Ok(None) => {}
+        let refused = match self.writer.publish(&verdict.conclusion, now) {
+            Ok(Some(published)) => {
+                self.announce(verdict, &published, clock.now());
+                false
+            }
+            Ok(None) => false,
             // A judge keeps this rule itself; the last line of defence says so and changes nothing.
-            Err(error) => error!(service = %self.service, %error, "verdict refused"),
-        }
-        if !verdict.fence {
+            Err(error) => {
+                error!(service = %self.service, %error, "verdict refused");
+                true
+            }
+        };
+        if !verdict.fence && !refused {
             self.gate.release(HoldReason::Fence);
         }
         self.update_report(verdict, now);

@@ -139,9 +139,15 @@ pub async fn probe<S: Send>(
         let limit = wanted.every.clamp(SHORTEST, LONGEST);
         let began = prober.clock.now();
         let role = ask(&prober, &mut kept, limit).await;
-        prober
-            .probe_seconds
-            .record(prober.clock.now().since(began).as_secs_f64());
+        let took = prober.clock.now().since(began);
+        prober.probe_seconds.record(took.as_secs_f64());
+        // This host was paused, and the answer lay here for as long: it proves nothing now. A kept
+        // connection that failed is followed by a new one, so two limits may pass by themselves.
+        let role = if took > limit * 3 {
+            Role::Down(format!("the answer came after {took:?}"))
+        } else {
+            role
+        };
         let failed = matches!(role, Role::Down(_));
         if seen.send(wrap(prober.addr.clone(), role)).await.is_err() {
             return;
