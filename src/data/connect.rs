@@ -12,6 +12,7 @@ use super::{Door, EndReason, refuse};
 use crate::clock::Moment;
 use crate::monitor::backoff::Backoff;
 use crate::net::Stream;
+use crate::net::dial::later;
 use crate::proto::Refusal;
 use crate::topology::pick::{Pick, Standing, pick, standing};
 use crate::topology::{Endpoint, Occupied, Role};
@@ -247,7 +248,7 @@ impl<'a> SetUp<'a> {
         let dialled = tokio::select! {
             biased;
             dialled = dial => dialled,
-            () = self.moved_on(&endpoint) => return Err(Waited::LookAgain),
+            () = later(self.moved_on(&endpoint)) => return Err(Waited::LookAgain),
         };
         match dialled {
             Ok(upstream) => {

@@ -1,6 +1,7 @@
 //! Accepts clients on one data thread. Nothing that happens to a client ends a listener.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ use crate::supervise;
 pub async fn accept_loop(listener: Listener, door: Arc<Door>, stop: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(200));
     let mut short = false;
+    let mut stopped = pin!(stop.cancelled());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
+            () = &mut stopped => return,
         };
         match accepted {
             Ok(client) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, UnixStream};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::Stream;
 use super::resolve::{ResolveError, Resolver};
@@ -55,8 +55,11 @@ impl Dialer {
         server_name: Option<&str>,
         limit: Duration,
     ) -> Result<Stream, DialError> {
-        let dialed = timeout(limit, self.dial_any(addr, server_name)).await;
-        let dialed = dialed.unwrap_or(Err(DialError::Timeout(limit)));
+        let dialed = tokio::select! {
+            biased;
+            dialed = self.dial_any(addr, server_name) => dialed,
+            () = later(sleep(limit)) => Err(DialError::Timeout(limit)),
+        };
         if dialed.is_err() {
             self.resolver.forget(addr);
         }
@@ -101,6 +104,13 @@ impl Dialer {
         let _ = keep_alive(&SockRef::from(&socket), self.keepalive);
         socket.connect(addr).await.map_err(DialError::Connect)
     }
+}
+
+/// Begins with `wait` only after one look at the poller. A connect on the same host is over by then,
+/// and need not pay for setting up what would end it: a timer alone costs a system call.
+pub async fn later(wait: impl Future<Output = ()>) {
+    tokio::task::yield_now().await;
+    wait.await;
 }
 
 /// Makes a dead peer noticed: an idle one after twice `period`, one that owes an acknowledgement

@@ -7,7 +7,7 @@ mod buffer;
 mod half;
 mod splice;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -195,12 +195,11 @@ impl<'a> Relay<'a> {
                 self.up_broken = true;
                 Poll::Pending
             }
+            // Closing says the rest.
+            Stop::Finished if self.down.is_finished() => Poll::Ready(Some(EndReason::ClientClosed)),
             Stop::Finished => {
                 ready!(self.up.poll_shut(cx, &mut self.upstream));
-                match self.down.is_finished() {
-                    true => Poll::Ready(Some(EndReason::ClientClosed)),
-                    false => Poll::Pending,
-                }
+                Poll::Pending
             }
         }
     }
@@ -220,6 +219,7 @@ impl<'a> Relay<'a> {
             Stop::WriteFailed => Poll::Ready(Some(EndReason::ClientError)),
             // The client must not hear an end that may yet become another server's beginning.
             Stop::Finished if self.is_untouched() => Poll::Ready(Some(EndReason::UpstreamClosed)),
+            Stop::Finished if self.up.is_finished() => Poll::Ready(Some(EndReason::ClientClosed)),
             Stop::Finished => {
                 ready!(self.down.poll_shut(cx, &mut self.client));
                 self.after_server_end(cx)
@@ -228,9 +228,6 @@ impl<'a> Relay<'a> {
     }
 
     fn after_server_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<EndReason>> {
-        if self.up.is_finished() {
-            return Poll::Ready(Some(EndReason::ClientClosed));
-        }
         if self.up_broken || !self.door.service.wire.server_half_closes() {
             return Poll::Ready(Some(EndReason::UpstreamClosed));
         }
@@ -259,10 +256,11 @@ impl<'a> Relay<'a> {
 
     /// The client hears the end as FIN: nothing of what it sent is left unread, which would make the
     /// kernel send RST and destroy what is still on its way to it.
-    async fn leave(mut self, reason: EndReason) -> Outcome {
-        use tokio::io::AsyncWriteExt;
-        let _ = self.client.shutdown().await;
-        self.client.discard_received(buffer::CHUNK);
+    async fn leave(&mut self, reason: EndReason) -> Outcome {
+        if reason != EndReason::ClientClosed {
+            poll_fn(|cx| self.down.poll_shut(cx, &mut self.client)).await;
+            self.client.discard_received(buffer::CHUNK);
+        }
         Outcome::Ended(reason)
     }
 }
