@@ -10,7 +10,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::Stream;
-use super::dial::keep_alive;
+use super::dial::{keep_alive, lighten};
 use crate::addr::Addr;
 
 const BACKLOG: i32 = 4096;
@@ -172,6 +172,7 @@ fn bind_tcp(addr: std::net::SocketAddr, keepalive: Duration) -> io::Result<Socke
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     keep_alive(&SockRef::from(&socket), keepalive)?;
+    lighten(&socket, addr);
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
