@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::{AppError, Common};
 use crate::addr::Addr;
+use crate::clock::Seldom;
 use crate::data::admit::{Admission, Limit};
 use crate::data::metrics::{RoleMetrics, ServiceMetrics};
 use crate::data::{Door, Service, listener};
@@ -43,7 +44,12 @@ pub fn start(spec: &ServiceSpec, common: &Common) -> Result<Running, AppError> {
             service: name.clone(),
             source,
         })?;
-    let tls = Connector::build(&spec.tls).map_err(|source| AppError::Tls {
+    // A protocol that logs in does its own TLS, in the middle of that.
+    let tls = match wire.logs_in() {
+        true => Ok(Connector::PLAIN),
+        false => Connector::build(&spec.tls),
+    }
+    .map_err(|source| AppError::Tls {
         service: name.clone(),
         source,
     })?;
@@ -120,6 +126,7 @@ fn assemble(spec: &ServiceSpec, common: &Common, links: Links) -> Service {
         },
         connecting: Semaphore::new(limits.max_connecting),
         metrics: ServiceMetrics::new(&common.registry, &spec.name),
+        login_failures: Seldom::default(),
         limits,
     }
 }

@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod connect;
 pub mod listener;
+pub mod login;
 pub mod metrics;
 pub mod refuse;
 pub mod relay;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::addr::Addr;
-use crate::clock::Clock;
+use crate::clock::{Clock, Seldom};
 use crate::drain::Drain;
 use crate::gate::Gate;
 use crate::net::dial::Dialer;
@@ -44,6 +45,8 @@ pub struct Service {
     /// `max_connecting` permits: the pace at which held clients are let go.
     pub connecting: Semaphore,
     pub metrics: ServiceMetrics,
+    /// When the log last heard of a login that failed.
+    pub login_failures: Seldom,
 }
 
 /// What all sessions of one role on one data thread share.
@@ -76,10 +79,18 @@ pub enum EndReason {
     IdleTimeout,
     /// Closed at shutdown.
     Drained,
+    /// The server did not let the client in.
+    LoginRefused,
+    /// The login was not over in time.
+    LoginTimeout,
+    /// Client or server said what the protocol does not allow.
+    ProtocolError,
+    /// It was no session, but a request to cancel another one's query.
+    CancelRequest,
 }
 
 impl EndReason {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::ClientError,
         Self::UpstreamClosed,
@@ -92,6 +103,10 @@ impl EndReason {
         Self::NoReplica,
         Self::IdleTimeout,
         Self::Drained,
+        Self::LoginRefused,
+        Self::LoginTimeout,
+        Self::ProtocolError,
+        Self::CancelRequest,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -108,6 +123,10 @@ impl EndReason {
             Self::NoReplica => "no-replica",
             Self::IdleTimeout => "idle-timeout",
             Self::Drained => "drained",
+            Self::LoginRefused => "login-refused",
+            Self::LoginTimeout => "login-timeout",
+            Self::ProtocolError => "protocol-error",
+            Self::CancelRequest => "cancel-request",
         }
     }
 }

@@ -9,6 +9,7 @@ use super::admit::Place;
 use super::{Door, EndReason};
 use crate::net::Stream;
 use crate::proto::Refusal;
+use crate::proto::login::Opening;
 
 /// How long a client that speaks first may take to do so, and then to hang up.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,7 +32,15 @@ pub async fn speak(mut client: Stream, door: &Door, why: Refusal, spoken: bool, 
         let _ = end(client, EndReason::TooMany).await;
         return;
     };
-    if service.wire.client_speaks_first() && !spoken {
+    if !spoken && let Some(opening) = service.wire.opening(&mut client) {
+        // A protocol with an opening has to be heard out before it takes any words.
+        if !matches!(
+            timeout(PATIENCE, opening).await,
+            Ok(Ok(Opening::Session(_)))
+        ) {
+            return;
+        }
+    } else if service.wire.client_speaks_first() && !spoken {
         // As the answer to a request: an unexpected word would be taken for the answer to the next.
         let mut first = [0; 1024];
         match timeout(PATIENCE, client.read(&mut first)).await {

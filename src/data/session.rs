@@ -6,7 +6,7 @@ use super::admit::{Place, Ticket};
 use super::connect::{Wish, link};
 use super::metrics::Counted;
 use super::relay::{self, Outcome, Unlink};
-use super::{Door, EndReason, refuse};
+use super::{Door, EndReason, login, refuse};
 use crate::net::Stream;
 use crate::proto::Refusal;
 
@@ -42,11 +42,17 @@ pub async fn run(client: Stream, door: Arc<Door>, entry: Entry) {
     door.service.metrics.ended(reason);
 }
 
-async fn serve(client: Stream, door: &Arc<Door>) -> EndReason {
+async fn serve(mut client: Stream, door: &Arc<Door>) -> EndReason {
     let service = &door.service;
+    let opening = match login::open(&mut client, door).await {
+        Ok(opening) => opening,
+        Err(reason) => return refuse::end(client, reason).await,
+    };
+    let spoken = !opening.is_empty();
     let mut wish = Wish {
         client,
         pending: None,
+        spoken,
         patience: None,
     };
     loop {
@@ -56,7 +62,11 @@ async fn serve(client: Stream, door: &Arc<Door>) -> EndReason {
             Err(reason) => return reason,
         };
         let patience = linked.patience;
-        match relay::run(linked.session, door).await {
+        let outcome = match login::run(linked.session, &opening, door).await {
+            Ok(session) => relay::run(session, door).await,
+            Err(outcome) => outcome,
+        };
+        match outcome {
             Outcome::Ended(reason) => return reason,
             Outcome::Unlinked {
                 client,
@@ -74,6 +84,7 @@ async fn serve(client: Stream, door: &Arc<Door>) -> EndReason {
                 wish = Wish {
                     client,
                     pending,
+                    spoken,
                     patience,
                 };
             }

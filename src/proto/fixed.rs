@@ -228,6 +228,7 @@ impl Judge for FixedJudge {
             recheck: Some(now + EAGER),
             notes: Vec::new(),
             conclusion: Conclusion {
+                leaving: None,
                 primary,
                 term: None,
                 cause,

@@ -3,9 +3,11 @@
 //! A protocol is a folder here and one line in [`PROTOCOLS`].
 
 pub mod fixed;
+pub mod login;
 pub mod redis;
 pub mod spec;
 pub mod tcp;
+pub mod track;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +15,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::login::{Ends, LoginFuture, OpeningFuture};
 use crate::monitor::Watcher;
+use crate::net::Stream;
 use crate::net::dial::Dialer;
 use crate::net::tls::TlsError;
 pub use spec::{Discovery, ProtocolKind, ServiceSpec};
@@ -75,6 +79,25 @@ pub trait Wire: Send + Sync {
     /// Whether the client speaks first. Then a refusal waits for its first bytes, so that it is the
     /// answer to a request and not an unexpected word.
     fn client_speaks_first(&self) -> bool;
+
+    /// Reads what a client says before it can be given a server, and answers what can be answered
+    /// without one. `None`: there is nothing to be said.
+    fn opening<'a>(&'a self, client: &'a mut Stream) -> Option<OpeningFuture<'a>> {
+        let _ = client;
+        None
+    }
+
+    /// Whether sessions begin with [`Wire::login`]. TLS to the server is then a part of it, and
+    /// connections are dialled without.
+    fn logs_in(&self) -> bool {
+        false
+    }
+
+    /// Logs a client in on a server. `None`: bytes are just passed on, from the first on.
+    fn login<'a>(&'a self, ends: &'a mut Ends<'_>) -> Option<LoginFuture<'a>> {
+        let _ = ends;
+        None
+    }
 
     /// Whether a server that ends its sending side may still read. For request-and-answer protocols
     /// the end of the server's side is the end of the session.

@@ -67,6 +67,7 @@ impl Sample {
 
     pub fn publish(&mut self, primary: Option<Addr>, cause: Cause) {
         let conclusion = Conclusion {
+            leaving: None,
             primary,
             term: Some(Term(7)),
             cause,

@@ -178,8 +178,18 @@ pub struct Topology {
     /// Whether there ever was a primary.
     pub proven: bool,
     pub primary: Option<Arc<Endpoint>>,
+    /// The primary before this one, where it is still fit and sessions may end what they began.
+    pub leaving: Option<Leaving>,
     /// Fit for reads.
     pub replicas: Arc<[Arc<Endpoint>]>,
+}
+
+/// A former primary whose sessions leave at their next transaction boundary.
+#[derive(Clone, Debug)]
+pub struct Leaving {
+    pub endpoint: Arc<Endpoint>,
+    /// Whoever is still there then is closed.
+    pub until: Moment,
 }
 
 impl Topology {
@@ -192,6 +202,7 @@ impl Topology {
             since: now,
             proven: false,
             primary: None,
+            leaving: None,
             replicas: Arc::new([]),
         }
     }

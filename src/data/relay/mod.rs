@@ -13,13 +13,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::io::AsyncWrite;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 pub use buffer::Chunk;
-use half::{Current, Free, Half, Stop};
+use half::{Current, Free, Half, Passage, Stop};
 
 use super::{Door, EndReason};
+use crate::clock::Moment;
 use crate::net::Stream;
+use crate::proto::track::{Direction, Farewell, SessionState, Tracker};
 use crate::topology::pick::{Standing, standing};
 use crate::topology::{Occupied, Role};
 
@@ -27,7 +30,6 @@ use crate::topology::{Occupied, Role};
 const LINGER: Duration = Duration::from_secs(30);
 
 /// What set-up hands over: everything a session needs from now on, and nothing else.
-#[derive(Debug)]
 pub struct Linked {
     pub client: Stream,
     pub upstream: Stream,
@@ -36,6 +38,15 @@ pub struct Linked {
     pub version: u64,
     /// Read from the client before, and sent to nobody yet.
     pub pending: Option<Chunk>,
+    /// Where there was a login.
+    pub login: Option<Login>,
+}
+
+/// What a login leaves behind.
+pub struct Login {
+    pub tracker: Box<dyn Tracker>,
+    /// Read from the server beyond the login.
+    pub early_down: Option<Chunk>,
 }
 
 /// How a relay ends.
@@ -61,6 +72,8 @@ pub enum Unlink {
 enum Look {
     Flow,
     Pause,
+    /// Go on to the next transaction boundary, at most until then.
+    Finish(Moment),
     Move,
     Leave(EndReason),
 }
@@ -78,6 +91,10 @@ struct Relay<'a> {
     up_broken: bool,
     paused: bool,
     timer: Option<Timer>,
+    /// Where the session stands, if the protocol can tell.
+    tracker: Option<Box<dyn Tracker>>,
+    /// It ends at its next transaction boundary, or then.
+    finishing: Option<Pin<Box<Sleep>>>,
 }
 
 /// Only for sessions with an idle limit, or half closed.
@@ -96,6 +113,7 @@ pub async fn run(linked: Linked, door: &Arc<Door>) -> Outcome {
         match relay.look() {
             Look::Flow => relay.paused = false,
             Look::Pause => relay.paused = true,
+            Look::Finish(until) => relay.finish_until(until),
             Look::Move => return relay.unlink(Unlink::Switched),
             Look::Leave(reason) => return relay.leave(reason).await,
         }
@@ -116,17 +134,26 @@ pub async fn run(linked: Linked, door: &Arc<Door>) -> Outcome {
 impl<'a> Relay<'a> {
     fn new(linked: Linked, door: &'a Arc<Door>) -> Self {
         let idle = door.service.limits.idle_timeout;
+        let mut up = Half::with(linked.pending);
+        let (tracker, early_down) = match linked.login {
+            Some(login) => (Some(login.tracker), login.early_down),
+            None => (None, None),
+        };
+        // Who has logged in on one server is nobody on another.
+        up.wrote = tracker.is_some();
         Self {
             door,
             client: linked.client,
             upstream: linked.upstream,
             place: linked.place,
             version: linked.version,
-            up: Half::with(linked.pending),
-            down: Half::default(),
+            up,
+            down: Half::with(early_down),
             up_broken: false,
             paused: false,
             timer: idle.map(|limit| Timer::start(limit, EndReason::IdleTimeout)),
+            tracker,
+            finishing: None,
         }
     }
 
@@ -144,7 +171,9 @@ impl<'a> Relay<'a> {
         let endpoint = self.place.endpoint();
         match standing(&topology, endpoint, self.door.role, service.fallback) {
             Standing::Wrong if self.is_untouched() => Look::Move,
-            Standing::Wrong => Look::Leave(EndReason::Switched),
+            Standing::Leaving(_) if self.is_untouched() => Look::Move,
+            Standing::Leaving(until) if self.may_finish(until) => Look::Finish(until),
+            Standing::Wrong | Standing::Leaving(_) => Look::Leave(EndReason::Switched),
             Standing::Unproven => Look::Pause,
             // Reads from a replica go on while writes are held.
             Standing::Right if open => Look::Flow,
@@ -158,6 +187,24 @@ impl<'a> Relay<'a> {
         !self.up.wrote && !self.down.wrote && !self.up.is_finished() && self.down.pending.is_none()
     }
 
+    /// Between transactions there is nothing to finish, and after its time there is no more.
+    fn may_finish(&self, until: Moment) -> bool {
+        self.tracker.is_some() && !self.at_boundary() && self.door.service.clock.now() < until
+    }
+
+    fn at_boundary(&self) -> bool {
+        let state = self.tracker.as_ref().map(|t| t.state());
+        state == Some(SessionState::Idle)
+    }
+
+    fn finish_until(&mut self, until: Moment) {
+        self.paused = false;
+        if self.finishing.is_none() {
+            let until = self.door.service.clock.instant(until);
+            self.finishing = Some(Box::pin(sleep_until(until)));
+        }
+    }
+
     /// `None`: look again.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<EndReason>> {
         let up = self.poll_up(cx);
@@ -167,6 +214,9 @@ impl<'a> Relay<'a> {
         let down = self.poll_down(cx);
         if down.is_ready() {
             return down;
+        }
+        if self.tracker.is_some() && self.poll_hints(cx).is_ready() {
+            return Poll::Ready(Some(EndReason::Switched));
         }
         self.poll_timer(cx)
     }
@@ -181,9 +231,14 @@ impl<'a> Relay<'a> {
             crossing: service.signal.crossing(self.door.thread),
             version: self.version,
         };
-        let count = &self.door.metrics.bytes_up;
+        let passage = Passage {
+            permit,
+            count: &self.door.metrics.bytes_up,
+            tracker: self.tracker.as_mut(),
+            direction: Direction::Up,
+        };
         let ends = (&mut self.client, &mut self.upstream);
-        let Poll::Ready(stop) = self.up.poll(cx, ends, &permit, count) else {
+        let Poll::Ready(stop) = self.up.poll(cx, ends, passage) else {
             return Poll::Pending;
         };
         match stop {
@@ -208,9 +263,14 @@ impl<'a> Relay<'a> {
         if self.down.is_finished() {
             return Poll::Pending;
         }
-        let count = &self.door.metrics.bytes_down;
+        let passage = Passage {
+            permit: Free,
+            count: &self.door.metrics.bytes_down,
+            tracker: self.tracker.as_mut(),
+            direction: Direction::Down,
+        };
         let ends = (&mut self.upstream, &mut self.client);
-        let Poll::Ready(stop) = self.down.poll(cx, ends, &Free, count) else {
+        let Poll::Ready(stop) = self.down.poll(cx, ends, passage) else {
             return Poll::Pending;
         };
         match stop {
@@ -220,6 +280,9 @@ impl<'a> Relay<'a> {
             // The client must not hear an end that may yet become another server's beginning.
             Stop::Finished if self.is_untouched() => Poll::Ready(Some(EndReason::UpstreamClosed)),
             Stop::Finished if self.up.is_finished() => Poll::Ready(Some(EndReason::ClientClosed)),
+            Stop::Finished if self.up_broken || !self.door.service.wire.server_half_closes() => {
+                Poll::Ready(Some(EndReason::UpstreamClosed))
+            }
             Stop::Finished => {
                 ready!(self.down.poll_shut(cx, &mut self.client));
                 self.after_server_end(cx)
@@ -228,11 +291,26 @@ impl<'a> Relay<'a> {
     }
 
     fn after_server_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<EndReason>> {
-        if self.up_broken || !self.door.service.wire.server_half_closes() {
-            return Poll::Ready(Some(EndReason::UpstreamClosed));
-        }
         self.timer = Some(Timer::start(LINGER, EndReason::UpstreamClosed));
         self.poll_timer(cx)
+    }
+
+    /// Passes on what the tracker noticed, and says whether a session that is to leave can.
+    fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.tracker.as_mut().is_some_and(|t| t.take_hint()) {
+            // A full channel means that the monitor has been told often enough.
+            let _ = self
+                .door
+                .service
+                .hints
+                .try_send(self.place.endpoint().addr.clone());
+        }
+        let at_boundary = self.at_boundary();
+        match &mut self.finishing {
+            None => Poll::Pending,
+            Some(_) if at_boundary => Poll::Ready(()),
+            Some(sleep) => sleep.as_mut().poll(cx),
+        }
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<EndReason>> {
@@ -258,10 +336,30 @@ impl<'a> Relay<'a> {
     /// kernel send RST and destroy what is still on its way to it.
     async fn leave(&mut self, reason: EndReason) -> Outcome {
         if reason != EndReason::ClientClosed {
+            self.say_farewell(reason).await;
             poll_fn(|cx| self.down.poll_shut(cx, &mut self.client)).await;
             self.client.discard_received(buffer::CHUNK);
         }
         Outcome::Ended(reason)
+    }
+
+    /// One try: a client that does not read need not be told.
+    async fn say_farewell(&mut self, reason: EndReason) {
+        let why = match reason {
+            EndReason::Switched => Farewell::Switched,
+            EndReason::Drained => Farewell::Drained,
+            EndReason::IdleTimeout => Farewell::Idle,
+            EndReason::UpstreamClosed | EndReason::UpstreamError => Farewell::ServerLost,
+            _ => return,
+        };
+        let words = self.tracker.as_ref().and_then(|t| t.farewell(why));
+        if let Some(words) = words.filter(|_| !self.down.is_finished()) {
+            poll_fn(|cx| {
+                let _ = Pin::new(&mut self.client).poll_write(cx, &words);
+                Poll::Ready(())
+            })
+            .await;
+        }
     }
 }
 

@@ -29,6 +29,7 @@ fn source(n: u32, up: bool) -> SourceReport {
 fn verdict(primary: Option<u32>, nodes: Vec<NodeReport>, sources: Vec<SourceReport>) -> Verdict {
     Verdict {
         conclusion: Conclusion {
+            leaving: None,
             primary: primary.map(addr),
             term: None,
             cause: Cause::Announced,

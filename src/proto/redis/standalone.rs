@@ -280,6 +280,7 @@ impl Judge for StandaloneJudge {
             recheck: Some(now + RECHECK),
             notes: Vec::new(),
             conclusion: Conclusion {
+                leaving: None,
                 replicas: self.replicas(now, primary.as_ref()),
                 primary,
                 term: None,

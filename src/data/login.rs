@@ -1,0 +1,267 @@
+//! Logins, under the rule of the relay: nothing from a client to a server that is not the right one.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::relay::{Chunk, Linked, Login, Outcome, Unlink};
+use super::{Door, EndReason, refuse};
+use crate::addr::Addr;
+use crate::net::Stream;
+use crate::proto::login::{
+    ClientEnd, Ends, Leave, LoggedIn, LoginError, LoginFuture, Opening, OpeningFuture, ServerEnd,
+};
+use crate::signal::{Crossing, Signal};
+use crate::topology::pick::{Standing, standing};
+use crate::topology::{Endpoint, Occupied, Role};
+
+/// How long a client may take to say who it is (PostgreSQL's `authentication_timeout`).
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take to hang up after a message that it does not answer.
+const HANG_UP: Duration = Duration::from_secs(1);
+
+/// What the client said first, where the protocol wants that before anything else.
+///
+/// # Errors
+/// The reason why this client needs no server any more.
+pub async fn open(client: &mut Stream, door: &Arc<Door>) -> Result<Bytes, EndReason> {
+    match door.service.wire.opening(client) {
+        None => Ok(Bytes::new()),
+        Some(opening) => Box::pin(open_slowly(opening, door)).await,
+    }
+}
+
+async fn open_slowly(opening: OpeningFuture<'_>, door: &Arc<Door>) -> Result<Bytes, EndReason> {
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = closing(door) => return Err(EndReason::Drained),
+        () = sleep(PATIENCE) => return Err(EndReason::LoginTimeout),
+    };
+    match opened {
+        Ok(Opening::Session(words)) => Ok(words),
+        Ok(Opening::Message { to, words }) => {
+            if let Some(to) = to {
+                deliver(&to, &words, door).await;
+            }
+            Err(EndReason::CancelRequest)
+        }
+        Err(error) => Err(ended(&error, door)),
+    }
+}
+
+async fn closing(door: &Door) {
+    loop {
+        let rung = door.service.signal.rung();
+        if door.service.drain.is_closing() {
+            return;
+        }
+        rung.await;
+    }
+}
+
+/// Says `words` to the server at `to`, and waits until it hangs up: then it has read them.
+async fn deliver(to: &Addr, words: &[u8], door: &Door) {
+    let service = &door.service;
+    let dialled = service
+        .dialer
+        .dial(to, None, service.limits.connect_timeout)
+        .await;
+    if let Ok(mut server) = dialled
+        && server.write_all(words).await.is_ok()
+    {
+        let _ = timeout(HANG_UP, server.read(&mut [0; 64])).await;
+    }
+}
+
+/// Logs the client of `linked` in, where its protocol has logins.
+///
+/// # Errors
+/// How the session ended, or that it should be tried elsewhere.
+pub async fn run(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Linked, Outcome> {
+    if !door.service.wire.logs_in() {
+        return Ok(linked);
+    }
+    Box::pin(log_in(linked, opening, door)).await
+}
+
+/// Why a login goes no further.
+enum Halt {
+    Failed(LoginError),
+    Leave(EndReason),
+    /// Another server is the right one now.
+    Moved,
+}
+
+async fn log_in(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Linked, Outcome> {
+    let service = &door.service;
+    let endpoint = linked.place.endpoint().clone();
+    let pass = Pass {
+        signal: &service.signal,
+        crossing: service.signal.crossing(door.thread),
+        version: AtomicU64::new(linked.version),
+        denied: AtomicBool::new(false),
+    };
+    let mut ends = Ends {
+        client: ClientEnd::new(linked.client),
+        server: ServerEnd::new(linked.upstream, &pass),
+        endpoint: endpoint.clone(),
+        opening: opening.clone(),
+    };
+    let followed = match service.wire.login(&mut ends) {
+        None => Err(Halt::Leave(EndReason::ProtocolError)),
+        Some(login) => follow(login, &pass, &endpoint, door).await,
+    };
+    let halt = match followed {
+        Ok(done) => {
+            let version = pass.version.load(Ordering::Relaxed);
+            return finished(done, ends, linked.place, version);
+        }
+        Err(halt) => halt,
+    };
+    let heard = ends.client.has_heard();
+    let client = ends.client.into_stream();
+    let retry = |client, why| Outcome::Unlinked {
+        client,
+        pending: None,
+        why,
+    };
+    let reason = match halt {
+        Halt::Moved if !heard => return Err(retry(client, Unlink::Switched)),
+        Halt::Moved => EndReason::Switched,
+        Halt::Leave(reason) => reason,
+        Halt::Failed(error) => {
+            if matches!(error, LoginError::Server(_) | LoginError::ServerNonsense(_)) {
+                note_failure(door, &endpoint, &error);
+                if !heard {
+                    return Err(retry(client, Unlink::UpstreamLost));
+                }
+            }
+            ended(&error, door)
+        }
+    };
+    Err(Outcome::Ended(refuse::end(client, reason).await))
+}
+
+fn finished(
+    done: LoggedIn,
+    ends: Ends<'_>,
+    place: Occupied,
+    version: u64,
+) -> Result<Linked, Outcome> {
+    let Some(upstream) = ends.server.into_stream() else {
+        return Err(Outcome::Ended(EndReason::UpstreamError));
+    };
+    Ok(Linked {
+        client: ends.client.into_stream(),
+        upstream,
+        place,
+        version,
+        pending: Chunk::from_early(&done.early_up),
+        login: Some(Login {
+            tracker: done.tracker,
+            early_down: Chunk::from_early(&done.early_down),
+        }),
+    })
+}
+
+/// Polls a login while its endpoint is the right one.
+async fn follow(
+    mut login: LoginFuture<'_>,
+    pass: &Pass<'_>,
+    endpoint: &Endpoint,
+    door: &Arc<Door>,
+) -> Result<LoggedIn, Halt> {
+    let signal = &door.service.signal;
+    let mut patience = pin!(sleep(PATIENCE));
+    loop {
+        let mut rung = pin!(signal.rung());
+        let version = signal.version();
+        let flows = flows(endpoint, door)?;
+        pass.version.store(version, Ordering::Relaxed);
+        let event = signal
+            .unless_rung(rung.as_mut(), version, |cx| {
+                if patience.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Some(Err(Halt::Leave(EndReason::LoginTimeout))));
+                }
+                if !flows {
+                    return Poll::Pending;
+                }
+                let polled = login.as_mut().poll(cx);
+                if pass.denied.swap(false, Ordering::Relaxed) {
+                    return Poll::Ready(None);
+                }
+                polled.map(|done| Some(done.map_err(Halt::Failed)))
+            })
+            .await;
+        if let Some(done) = event {
+            return done;
+        }
+    }
+}
+
+/// Whether the login may go on now, by the newest gate and topology.
+fn flows(endpoint: &Endpoint, door: &Door) -> Result<bool, Halt> {
+    let service = &door.service;
+    if service.drain.is_closing() {
+        return Err(Halt::Leave(EndReason::Drained));
+    }
+    // The gate before the topology, see `relay`.
+    let open = service.gate.is_open();
+    let topology = service.topology.load();
+    match standing(&topology, endpoint, door.role, service.fallback) {
+        Standing::Wrong | Standing::Leaving(_) => Err(Halt::Moved),
+        Standing::Unproven => Ok(false),
+        Standing::Right => {
+            Ok(open
+                || (door.role == Role::Replica && topology.primary_addr() != Some(&endpoint.addr)))
+        }
+    }
+}
+
+fn ended(error: &LoginError, door: &Door) -> EndReason {
+    debug!(service = %door.service.name, %error, "login");
+    match error {
+        LoginError::Refused(_) => EndReason::LoginRefused,
+        LoginError::ClientLeft => EndReason::ClientClosed,
+        LoginError::Server(_) => EndReason::UpstreamClosed,
+        LoginError::ClientNonsense(_) | LoginError::ServerNonsense(_) => EndReason::ProtocolError,
+    }
+}
+
+/// Tells the monitor, and the log once in a while: a crowd of clients must not fill it.
+fn note_failure(door: &Door, endpoint: &Endpoint, error: &LoginError) {
+    let service = &door.service;
+    // A full channel means that the monitor has been told often enough.
+    let _ = service.hints.try_send(endpoint.addr.clone());
+    if service.login_failures.may_speak(service.clock.now()) {
+        warn!(service = %service.name, endpoint = %endpoint.addr, %error, "a server did not let a client in");
+    }
+}
+
+/// See [`Leave`].
+struct Pass<'a> {
+    signal: &'a Signal,
+    crossing: &'a Crossing,
+    version: AtomicU64,
+    denied: AtomicBool,
+}
+
+impl Leave for Pass<'_> {
+    fn attempt(&self, write: &mut dyn FnMut()) -> bool {
+        let _crossing = self.crossing.enter();
+        let current = self.signal.version() == self.version.load(Ordering::Relaxed);
+        match current {
+            true => write(),
+            false => self.denied.store(true, Ordering::Relaxed),
+        }
+        current
+    }
+}
