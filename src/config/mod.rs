@@ -16,6 +16,7 @@ pub mod mask;
 mod report;
 mod secret;
 mod service;
+mod sql;
 mod suggest;
 mod table;
 mod tls;
@@ -114,7 +115,13 @@ fn config<'a>(mut root: Table<'a>, report: &'a Report<'a>) -> Option<Config> {
     root.not_yet("cutover", "regional cutover");
     root.finish();
     cross::check(&drafts, &listeners, report);
-    let services: Option<Vec<ServiceSpec>> = drafts.into_iter().map(|draft| draft.spec).collect();
+    let services: Option<Vec<ServiceSpec>> = drafts
+        .into_iter()
+        .map(|draft| {
+            let region = region.as_deref().map(Into::into);
+            draft.spec.map(|spec| ServiceSpec { region, ..spec })
+        })
+        .collect();
     let services = services.filter(|services| !services.is_empty())?;
     Some(Config {
         name,

@@ -121,6 +121,28 @@ fn any_duration(item: &Item) -> Result<Duration, Bad> {
     ))
 }
 
+/// A number of bytes: `"64kB"`, `"16MB"`, `"1GB"`, in powers of 1024 as PostgreSQL counts them.
+pub fn size(item: &Item) -> Result<u64, Bad> {
+    let help = "a number and its unit: \"64kB\", \"16MB\" or \"1GB\"";
+    let Some(text) = item.value.as_str() else {
+        return Err(Bad::kind(item.value, "a size", help));
+    };
+    parse_size(text).ok_or_else(|| Bad::new(format!("`{}` is not a size", shown(text)), help))
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let unit: u64 = match unit {
+        "B" => 1,
+        "kB" | "KB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 /// `250ms`, `1.5s`, `5m`, `2h`.
 fn parse_duration(text: &str) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
@@ -356,6 +378,26 @@ mod tests {
                 millis.map(Duration::from_millis),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("16MB", Some(16 << 20)),
+            ("64kB", Some(64 << 10)),
+            ("1GB", Some(1 << 30)),
+            ("0B", Some(0)),
+            ("16", None),
+            ("16 MB", None),
+            ("MB", None),
+            ("", None),
+            ("1.5MB", None),
+            ("-1MB", None),
+            ("99999999999999999999GB", None),
+            ("99999999999GB", None),
+        ] {
+            assert_eq!(parse_size(text), bytes, "{text}");
         }
     }
 

@@ -251,6 +251,7 @@ mod tests {
         let node = |n| NodeSpec {
             addr: addr(n),
             server_name: None,
+            region: None,
         };
         let mut judge = FixedJudge::new(&StaticSpec {
             nodes: (0..3).map(node).collect(),

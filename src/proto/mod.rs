@@ -4,6 +4,8 @@
 
 pub mod fixed;
 pub mod login;
+pub mod mysql;
+pub mod postgres;
 pub mod redis;
 pub mod spec;
 pub mod tcp;
@@ -23,7 +25,8 @@ use crate::net::tls::TlsError;
 pub use spec::{Discovery, ProtocolKind, ServiceSpec};
 
 /// The protocols there are.
-pub static PROTOCOLS: [&dyn Protocol; 2] = [&redis::Redis, &tcp::Tcp];
+pub static PROTOCOLS: [&dyn Protocol; 4] =
+    [&redis::Redis, &mysql::Mysql, &postgres::Postgres, &tcp::Tcp];
 
 /// A wire protocol: makes a [`Wire`] for each service that speaks it.
 pub trait Protocol: Sync + 'static {
