@@ -120,10 +120,14 @@ pub enum Cause {
     Refreshed,
     /// The first server of the list that accepts connections is another one.
     Reachable,
+    /// The primary is not fit any more, and this is the next server that is.
+    Successor,
+    /// A server that is preferred has been fit for long enough.
+    Preferred,
 }
 
 impl Cause {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Start,
         Self::Proven,
         Self::Announced,
@@ -138,6 +142,8 @@ impl Cause {
         Self::Returned,
         Self::Refreshed,
         Self::Reachable,
+        Self::Successor,
+        Self::Preferred,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -156,6 +162,8 @@ impl Cause {
             Self::Returned => "returned",
             Self::Refreshed => "refreshed",
             Self::Reachable => "reachable",
+            Self::Successor => "successor",
+            Self::Preferred => "preferred",
         }
     }
 }
