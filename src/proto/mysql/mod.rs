@@ -6,6 +6,7 @@ pub mod node;
 pub mod packet;
 pub mod probe;
 pub mod replication;
+pub mod tracker;
 pub mod watch;
 
 use std::future::Future;
@@ -14,8 +15,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::login::{Keys, Shared};
 use self::watch::{Kind, SqlWatcher};
 use super::fixed::{self, FixedWatcher};
+use super::login::{Ends, LoginFuture};
 use super::spec::{Discovery, ProtocolKind, ServiceSpec, StaticSpec};
 use super::{Found, Protocol, Refusal, Wire, WireError};
 use crate::monitor::Watcher;
@@ -31,8 +34,8 @@ impl Protocol for Mysql {
     }
 
     fn bind(&self, spec: &ServiceSpec) -> Result<Arc<dyn Wire>, WireError> {
-        let tls = Connector::build(&spec.tls)?;
-        let tls = (spec.tls.mode != TlsMode::Off).then_some(tls);
+        let connector = Connector::build(&spec.tls)?;
+        let tls = (spec.tls.mode != TlsMode::Off).then(|| connector.clone());
         let watch = |kind| {
             Finder::Sql(SqlWatcher {
                 kind,
@@ -51,7 +54,17 @@ impl Protocol for Mysql {
                 });
             }
         };
-        Ok(Arc::new(MysqlWire { finder }))
+        Ok(Arc::new(MysqlWire {
+            name: spec.name.clone(),
+            finder,
+            logins: Shared {
+                tls_mode: spec.tls.mode,
+                connector,
+                keys: Keys::default(),
+                in_flight: spec.in_flight,
+                greeting_within: spec.limits.hold_timeout.max(spec.limits.connect_timeout),
+            },
+        }))
     }
 }
 
@@ -62,7 +75,9 @@ enum Finder {
 }
 
 struct MysqlWire {
+    name: Arc<str>,
     finder: Finder,
+    logins: Shared,
 }
 
 impl Wire for MysqlWire {
@@ -82,12 +97,25 @@ impl Wire for MysqlWire {
         })
     }
 
-    fn refusal(&self, _why: Refusal) -> Option<Bytes> {
-        None
+    fn refusal(&self, why: Refusal) -> Option<Bytes> {
+        let name = &self.name;
+        let text = match why {
+            Refusal::NoPrimary => format!("Pilotfish: no primary for '{name}'"),
+            Refusal::TooMany => format!("Pilotfish: too many connections to '{name}'"),
+        };
+        Some(login::refusal(&text))
     }
 
     fn client_speaks_first(&self) -> bool {
         false
+    }
+
+    fn logs_in(&self) -> bool {
+        true
+    }
+
+    fn login<'a>(&'a self, ends: &'a mut Ends<'_>) -> Option<LoginFuture<'a>> {
+        Some(Box::pin(login::run(&self.logins, ends)))
     }
 
     fn server_half_closes(&self) -> bool {
