@@ -98,7 +98,7 @@ impl GaleraJudge {
     }
 
     /// Those that say that they are of a primary component.
-    fn members<'a>(&'a self, now: Moment) -> impl Iterator<Item = (usize, &'a Facts)> {
+    fn members(&self, now: Moment) -> impl Iterator<Item = (usize, &Facts)> {
         let fresh = move |index| Some((index, self.fresh(now, index)?));
         let all = (0..self.nodes.len()).filter_map(fresh);
         all.filter(|(_, facts)| facts.primary)
