@@ -12,6 +12,7 @@ mod liars;
 mod clients;
 mod hold;
 mod listeners;
+mod operate;
 mod resources;
 mod security;
 mod standalone;
