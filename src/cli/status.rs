@@ -81,6 +81,12 @@ fn head(status: &Status) -> String {
     if let Some(reason) = &status.health.reason {
         head += &wrapped("  ", reason);
     }
+    if let Some(error) = &status.config_error {
+        head += &wrapped(
+            "  ",
+            &format!("the changed configuration is not followed: {error}"),
+        );
+    }
     head
 }
 
@@ -258,6 +264,7 @@ mod tests {
             pid: 4711,
             started: "2026-01-02T15:04:05Z".into(),
             uptime_s: 192,
+            config_error: Some("proxy.toml:3:1: no".into()),
             health: HealthStatus {
                 status: Word::Degraded,
                 reason: Some("cache: no majority".into()),
