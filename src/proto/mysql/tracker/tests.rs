@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::spec::InFlight as OnCut;
 use crate::proto::mysql::packet::{cap, frame};
+use crate::proto::spec::InFlight as OnCut;
 use Direction::{Down, Up};
 use SessionState::{Idle, InFlight, InTransaction, Pinned};
 
