@@ -8,16 +8,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tracing::info;
 
 use self::service::Running;
 use self::signals::Signals;
 use crate::addr::Addr;
+use crate::admin::controls::Controls;
+use crate::admin::pins::Pins;
 use crate::admin::server::Admin;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data::admit::Limit;
 use crate::drain::{Drain, Phase};
+use crate::events::{Entry, Events};
 use crate::net::fds;
 use crate::net::listen::{Bound, ListenError, control_listener};
 use crate::net::resolve::Resolver;
@@ -70,6 +74,8 @@ pub fn run(config: Config) -> Result<(), AppError> {
 struct Common {
     clock: Clock,
     drain: Arc<Drain>,
+    events: Arc<Events>,
+    pins: Arc<Pins>,
     registry: Registry,
     resolver: Resolver,
     supervisor: Supervisor,
@@ -100,6 +106,8 @@ impl App {
         let common = Common {
             clock,
             drain: Arc::new(Drain::default()),
+            events: Events::new(clock),
+            pins: Arc::new(Pins::load(&config.admin.socket)),
             registry,
             resolver: Resolver::from_system(),
             supervisor: Supervisor::default(),
@@ -156,7 +164,20 @@ impl App {
         }
         let spec = &self.config.admin;
         let admin = Admin::bind(&spec.socket, spec.mode, &spec.allow_groups)?;
-        supervisor.spawn("admin", admin.serve(surface, supervisor.stop().clone()));
+        let controls = Controls {
+            surface,
+            drain: drain.clone(),
+            events: self.common.events.clone(),
+            pins: self.common.pins.clone(),
+            services: ArcSwap::from_pointee(
+                self.services
+                    .iter()
+                    .map(|running| (running.view.name.clone(), running.control.clone()))
+                    .collect(),
+            ),
+        };
+        let serving = admin.serve(Arc::new(controls), supervisor.stop().clone());
+        supervisor.spawn("admin", serving);
         Ok(())
     }
 
@@ -166,6 +187,10 @@ impl App {
         self.common
             .supervisor
             .keep("metrics-upkeep", move || upkeep(registry.clone()));
+        self.common.events.record(Entry::new(
+            "started",
+            format!("Pilotfish {} runs", env!("CARGO_PKG_VERSION")),
+        ));
         info!(
             event = "started",
             version = env!("CARGO_PKG_VERSION"),
@@ -191,9 +216,11 @@ impl App {
             services,
             control: _control,
         } = self;
-        common.drain.set(Phase::Draining);
+        common.drain.set(Phase::Leaving);
         let sessions = common.process.taken();
         let patience = config.drain_timeout;
+        let message = format!("shutting down, {sessions} sessions");
+        common.events.record(Entry::new("draining", message));
         info!(event = "draining", sessions, ?patience, "draining");
         let ended = async {
             while common.process.taken() > 0 {

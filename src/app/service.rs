@@ -8,9 +8,11 @@ use tracing::{info, warn};
 
 use super::{AppError, Common};
 use crate::addr::Addr;
+use crate::admin::controls::ServiceControl;
 use crate::clock::Seldom;
 use crate::data::admit::{Admission, Limit};
 use crate::data::metrics::{RoleMetrics, ServiceMetrics};
+use crate::data::table::Table;
 use crate::data::{Door, Service, listener};
 use crate::gate::Gate;
 use crate::monitor::metrics::MonitorMetrics;
@@ -33,6 +35,7 @@ pub struct Running {
     /// Closed, and Unix sockets removed, when this goes.
     bound: Vec<Bound>,
     pub stop_accepting: CancellationToken,
+    pub control: ServiceControl,
 }
 
 /// Listens and watches. Clients that come before the first proof are held.
@@ -44,23 +47,12 @@ pub fn start(spec: &ServiceSpec, common: &Common) -> Result<Running, AppError> {
             service: name.clone(),
             source,
         })?;
-    // A protocol that logs in does its own TLS, in the middle of that.
-    let tls = match wire.logs_in() {
-        true => Ok(Connector::PLAIN),
-        false => Connector::build(&spec.tls),
-    }
-    .map_err(|source| AppError::Tls {
-        service: name.clone(),
-        source,
-    })?;
-    let dialer = Dialer {
-        resolver: common.resolver.clone(),
-        tls,
-        keepalive: spec.limits.tcp_keepalive,
-    };
+    let dialer = dialer(spec, common, wire.logs_in())?;
     let signal = Signal::new(common.crossings.clone());
     let (writer, topology) = cell::cell(signal.clone(), common.clock.now());
     let (hints, hint_receiver) = mpsc::channel(64);
+    let pin = common.pins.of(&name);
+    let (pin_sender, pinned) = watch::channel(pin);
     let (report_sender, report) = watch::channel(Arc::new(Report::empty(common.clock.now())));
     let links = Links {
         wire: wire.clone(),
@@ -76,6 +68,10 @@ pub fn start(spec: &ServiceSpec, common: &Common) -> Result<Running, AppError> {
         gate: service.gate.clone(),
         report: report_sender,
         metrics: MonitorMetrics::new(&common.registry, &name),
+        events: common.events.clone(),
+        pin: pinned,
+        pinned: false,
+        by_hand: false,
     };
     let outlet = Outlet {
         service: name,
@@ -88,12 +84,33 @@ pub fn start(spec: &ServiceSpec, common: &Common) -> Result<Running, AppError> {
     common.supervisor.essential("monitor", watching);
     let mut running = Running {
         view: view(spec, &service, report),
+        control: ServiceControl {
+            gate: service.gate.clone(),
+            pin: pin_sender,
+        },
         service,
         bound: Vec::new(),
         stop_accepting: CancellationToken::new(),
     };
     open_doors(&mut running, spec, common)?;
     Ok(running)
+}
+
+/// How its servers are reached. A protocol that logs in does its own TLS, in the middle of that.
+fn dialer(spec: &ServiceSpec, common: &Common, logs_in: bool) -> Result<Dialer, AppError> {
+    let tls = match logs_in {
+        true => Ok(Connector::PLAIN),
+        false => Connector::build(&spec.tls),
+    };
+    let tls = tls.map_err(|source| AppError::Tls {
+        service: spec.name.clone(),
+        source,
+    })?;
+    Ok(Dialer {
+        resolver: common.resolver.clone(),
+        tls,
+        keepalive: spec.limits.tcp_keepalive,
+    })
 }
 
 /// What a service is wired to.
@@ -124,6 +141,7 @@ fn assemble(spec: &ServiceSpec, common: &Common, links: Links) -> Service {
             refusing: common.refusing.clone(),
             process: common.process.clone(),
         },
+        table: Table::new(common.threads.count()),
         connecting: Semaphore::new(limits.max_connecting),
         metrics: ServiceMetrics::new(&common.registry, &spec.name),
         login_failures: Seldom::default(),
@@ -146,6 +164,7 @@ fn view(
         gate: service.gate.clone(),
         sessions: service.admission.sessions.clone(),
         held: service.admission.held.clone(),
+        table: service.table.clone(),
     }
 }
 
@@ -157,12 +176,11 @@ fn open_doors(running: &mut Running, spec: &ServiceSpec, common: &Common) -> Res
         if addrs.is_empty() {
             continue;
         }
-        let metrics = RoleMetrics::new(&common.registry, &spec.name, role);
         let doors: Vec<Arc<Door>> = (0..common.threads.count())
             .map(|thread| {
-                let (service, metrics) = (running.service.clone(), metrics.clone());
+                let metrics = RoleMetrics::new(&common.registry, &spec.name, role);
                 Arc::new(Door {
-                    service,
+                    service: running.service.clone(),
                     role,
                     thread,
                     metrics,

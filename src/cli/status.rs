@@ -39,12 +39,12 @@ fn text(socket: &Path, service: Option<&str>, json: bool) -> Result<String, Stri
     }
 }
 
-fn read<T: DeserializeOwned>(body: &str) -> Result<T, String> {
+pub fn read<T: DeserializeOwned>(body: &str) -> Result<T, String> {
     serde_json::from_str(body)
         .map_err(|error| format!("the answer cannot be read, is it of another version? ({error})"))
 }
 
-fn fetch(socket: &Path, command: &Command) -> Result<String, String> {
+pub fn fetch(socket: &Path, command: &Command) -> Result<String, String> {
     let answer = client::ask_blocking(socket, command);
     let (status, body) = answer.map_err(|error| error.to_string())?;
     if status == 200 {
@@ -175,7 +175,7 @@ fn age(since: &str, now: jiff::Timestamp) -> Option<Duration> {
 }
 
 /// The two largest units: `42s`, `3m12s`, `5h07m`, `12d03h`.
-fn short(duration: Duration) -> String {
+pub fn short(duration: Duration) -> String {
     let s = duration.as_secs();
     match s {
         0..60 => format!("{s}s"),
@@ -202,6 +202,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::controls::Controls;
     use crate::admin::server::Admin;
     use crate::admin::status::{HealthStatus, SourceStatus, Word};
     use crate::telemetry::sample::Sample;
@@ -324,7 +325,7 @@ mod tests {
         let admin = Admin::bind(&socket, 0o600, &[]).unwrap();
         let stop = CancellationToken::new();
         let sample = Sample::proven();
-        let server = admin.serve(sample.surface.clone(), stop.clone());
+        let server = admin.serve(Controls::of(&sample), stop.clone());
         let client = async {
             // As in a process of its own: there is no runtime around the command line.
             let asks = move || {

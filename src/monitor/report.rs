@@ -30,6 +30,12 @@ pub enum Trouble {
     Conflict { addrs: Vec<Addr> },
     /// No server says it is the primary.
     NoPrimary,
+    /// An operator has said who is primary.
+    Pinned {
+        addr: Addr,
+        /// Whom the monitor would have published.
+        instead_of: Option<Addr>,
+    },
     /// A source refuses us or talks nonsense.
     Source { name: String, why: String },
 }
@@ -68,6 +74,13 @@ impl fmt::Display for Trouble {
             Self::Fenced { why } => write!(f, "writes are held: {why}"),
             Self::Conflict { addrs } => write!(f, "several masters: {}", list(addrs)),
             Self::NoPrimary => f.write_str("no server says it is master"),
+            Self::Pinned { addr, instead_of } => {
+                write!(f, "pinned to {addr} by an operator")?;
+                match instead_of {
+                    Some(other) => write!(f, " instead of {other}"),
+                    None => Ok(()),
+                }
+            }
             Self::Source { name, why } => write!(f, "{name}: {why}"),
         }
     }

@@ -1,16 +1,18 @@
 //! Listening sockets: bound once, shared with every data thread.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::unlink;
 use socket2::{Domain, SockRef, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 use super::Stream;
 use super::dial::{keep_alive, lighten};
+use super::local::LocalListener;
 use crate::addr::Addr;
 
 const BACKLOG: i32 = 4096;
@@ -117,7 +119,7 @@ impl ThreadSocket {
     /// When the runtime cannot take it.
     pub fn into_listener(self) -> io::Result<Listener> {
         Ok(if self.unix {
-            Listener::Unix(UnixListener::from_std(self.socket.into())?)
+            Listener::Unix(LocalListener::new(self.socket.into())?)
         } else {
             Listener::Tcp(TcpListener::from_std(self.socket.into())?)
         })
@@ -128,7 +130,7 @@ impl ThreadSocket {
 #[derive(Debug)]
 pub enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(LocalListener),
 }
 
 impl Listener {
@@ -137,16 +139,27 @@ impl Listener {
     /// # Errors
     /// Never a reason to stop listening: see `data::listener`.
     pub async fn accept(&self) -> io::Result<Stream> {
+        Ok(self.accept_from().await?.0)
+    }
+
+    /// As [`Listener::accept`], with the client's address, which on a Unix socket nobody has.
+    ///
+    /// # Errors
+    /// As [`Listener::accept`].
+    pub async fn accept_from(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
-            Self::Tcp(listener) => Ok(Stream::Tcp(listener.accept().await?.0)),
-            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Some(from)))
+            }
+            Self::Unix(listener) => Ok((Stream::Unix(listener.accept().await?), None)),
         }
     }
 }
 
 /// Fails when somebody listens there already; with SO_REUSEPORT two sidecars would silently share the
 /// clients.
-fn bind_alone(addr: std::net::SocketAddr) -> io::Result<()> {
+fn bind_alone(addr: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -163,7 +176,7 @@ fn taken_or(addr: &Addr, source: io::Error) -> ListenError {
     }
 }
 
-fn bind_tcp(addr: std::net::SocketAddr, keepalive: Duration) -> io::Result<Socket> {
+fn bind_tcp(addr: SocketAddr, keepalive: Duration) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -120,10 +120,12 @@ pub enum Cause {
     Refreshed,
     /// The first server of the list that accepts connections is another one.
     Reachable,
+    /// An operator said so.
+    Pinned,
 }
 
 impl Cause {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Start,
         Self::Proven,
         Self::Announced,
@@ -138,6 +140,7 @@ impl Cause {
         Self::Returned,
         Self::Refreshed,
         Self::Reachable,
+        Self::Pinned,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -156,6 +159,7 @@ impl Cause {
             Self::Returned => "returned",
             Self::Refreshed => "refreshed",
             Self::Reachable => "reachable",
+            Self::Pinned => "pinned",
         }
     }
 }

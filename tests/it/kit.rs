@@ -264,6 +264,13 @@ pub fn pilotfish(args: &[&str]) -> (Option<i32>, String) {
     )
 }
 
+/// A control command for `sidecar`.
+pub fn control(sidecar: &Sidecar, args: &[&str]) -> (Option<i32>, String) {
+    let socket = sidecar.admin_socket();
+    let socket = socket.to_str().unwrap();
+    pilotfish(&[args, &["--socket", socket]].concat())
+}
+
 /// The status of the service `cache`, as the admin socket shows it.
 pub fn status(sidecar: &Sidecar) -> serde_json::Value {
     let answer = sidecar.admin("GET", "/v1/services/cache", "").unwrap();

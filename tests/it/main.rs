@@ -14,6 +14,7 @@ mod hold;
 mod listeners;
 mod mysql_wire;
 mod mysql_wire_real;
+mod operate;
 mod resources;
 mod security;
 mod standalone;
