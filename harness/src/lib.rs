@@ -6,6 +6,8 @@
 //! - [`certs`]: certificates for loopback servers
 //! - [`resp`]: a small blocking Redis client
 //! - [`redis`]: one Redis server, or a master with replicas and sentinels, and what the sentinels announce
+//! - [`sql`]: a small blocking MySQL client
+//! - [`mariadb`]: one MariaDB server, or a Galera cluster
 //! - [`sidecar`]: `pilotfish run` with a written config, its health, metrics and log
 //! - [`haproxy`]: Debian's HAProxy, with the usual Redis recipe or as a plain relay
 //! - [`writer`]: load at a fixed rate, and which acknowledged writes a server does not have
@@ -58,6 +60,7 @@
 pub mod certs;
 pub mod demo;
 pub mod haproxy;
+pub mod mariadb;
 pub mod ports;
 pub mod process;
 pub mod redis;
@@ -65,5 +68,6 @@ pub mod report;
 pub mod resp;
 pub mod scratch;
 pub mod sidecar;
+pub mod sql;
 pub mod wait;
 pub mod writer;

@@ -88,6 +88,10 @@ async fn serve(mut client: Stream, door: &Arc<Door>, entry: &table::Entry) -> En
                     .as_ref()
                     .is_some_and(|p| service.clock.now() >= p.deadline)
                 {
+                    if service.wire.logs_in() {
+                        refuse::tell(client, door, Refusal::NoPrimary, spoken).await;
+                        return EndReason::UpstreamClosed;
+                    }
                     return refuse::end(client, EndReason::UpstreamClosed).await;
                 }
                 wish = Wish {

@@ -12,6 +12,8 @@ mod liars;
 mod clients;
 mod hold;
 mod listeners;
+mod mysql_wire;
+mod mysql_wire_real;
 mod operate;
 mod resources;
 mod security;

@@ -26,6 +26,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("redis-benchmark", "redis-tools"),
     ("redis-cli", "redis-tools"),
     ("haproxy", "haproxy"),
+    ("mariadbd", "mariadb-server galera-4 rsync socat"),
+    ("mariadb-install-db", "mariadb-server"),
+    ("mariadb", "mariadb-client"),
     ("php", "php-cli php-redis php-nrk-predis"),
     ("setpriv", "util-linux"),
 ];
