@@ -69,6 +69,7 @@ pub struct EndpointStatus {
     pub role: String,
     pub up: bool,
     pub lag_bytes: Option<u64>,
+    pub lag_seconds: Option<u64>,
     pub detail: Option<String>,
 }
 
@@ -156,6 +157,7 @@ fn endpoint(node: &NodeReport) -> EndpointStatus {
         role: node.role.to_owned(),
         up: node.up,
         lag_bytes: node.lag_bytes,
+        lag_seconds: node.lag_seconds,
         detail: node.detail.clone(),
     }
 }

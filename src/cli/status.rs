@@ -140,7 +140,9 @@ fn details(s: &ServiceStatus, now: jiff::Timestamp) -> String {
     if !s.endpoints.is_empty() {
         let row = |e: &EndpointStatus| {
             let detail = e.detail.clone().unwrap_or_default();
-            let lag = e.lag_bytes.map_or_else(|| "-".to_owned(), size);
+            let behind = e.lag_seconds.map(|s| short(Duration::from_secs(s)));
+            let lag = e.lag_bytes.map(size).or(behind);
+            let lag = lag.unwrap_or_else(|| "-".to_owned());
             [e.address.clone(), e.role.clone(), up(e.up), lag, detail]
         };
         let rows: Vec<[String; 5]> = s.endpoints.iter().map(row).collect();
@@ -235,6 +237,7 @@ mod tests {
                 role: "replica".into(),
                 up: true,
                 lag_bytes: Some(1_234_567),
+                lag_seconds: None,
                 detail: Some("says \u{1b}[31m something that is rather long indeed".into()),
             }],
             sources: vec![SourceStatus {

@@ -7,7 +7,9 @@ mod support;
 mod kit;
 
 mod failover;
+mod galera;
 mod liars;
+mod mysql_replication;
 
 mod clients;
 mod hold;
