@@ -6,6 +6,7 @@
 //! - [`certs`]: certificates for loopback servers
 //! - [`resp`]: a small blocking Redis client
 //! - [`redis`]: one Redis server, or a master with replicas and sentinels, and what the sentinels announce
+//! - [`postgres`]: one PostgreSQL server, or a primary with standbys, PgBouncer, and rows with a ledger
 //! - [`sidecar`]: `pilotfish run` with a written config, its health, metrics and log
 //! - [`haproxy`]: Debian's HAProxy, with the usual Redis recipe or as a plain relay
 //! - [`writer`]: load at a fixed rate, and which acknowledged writes a server does not have
@@ -59,6 +60,7 @@ pub mod certs;
 pub mod demo;
 pub mod haproxy;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod report;

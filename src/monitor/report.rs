@@ -30,6 +30,8 @@ pub enum Trouble {
     Conflict { addrs: Vec<Addr> },
     /// No server says it is the primary.
     NoPrimary,
+    /// A server must not be taken for what it says it is.
+    Stray { addr: Addr, why: String },
     /// A source refuses us or talks nonsense.
     Source { name: String, why: String },
 }
@@ -68,6 +70,7 @@ impl fmt::Display for Trouble {
             Self::Fenced { why } => write!(f, "writes are held: {why}"),
             Self::Conflict { addrs } => write!(f, "several masters: {}", list(addrs)),
             Self::NoPrimary => f.write_str("no server says it is master"),
+            Self::Stray { addr, why } => write!(f, "{addr} is refused: {why}"),
             Self::Source { name, why } => write!(f, "{name}: {why}"),
         }
     }

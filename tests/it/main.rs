@@ -9,6 +9,8 @@ mod kit;
 mod failover;
 mod liars;
 
+mod postgres;
+
 mod clients;
 mod hold;
 mod listeners;
