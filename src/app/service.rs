@@ -157,12 +157,11 @@ fn open_doors(running: &mut Running, spec: &ServiceSpec, common: &Common) -> Res
         if addrs.is_empty() {
             continue;
         }
-        let metrics = RoleMetrics::new(&common.registry, &spec.name, role);
         let doors: Vec<Arc<Door>> = (0..common.threads.count())
             .map(|thread| {
-                let (service, metrics) = (running.service.clone(), metrics.clone());
+                let metrics = RoleMetrics::new(&common.registry, &spec.name, role);
                 Arc::new(Door {
-                    service,
+                    service: running.service.clone(),
                     role,
                     thread,
                     metrics,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::discovery::nodes;
-use super::report::{Bad, Spot};
+use super::report::Spot;
 use super::secret::{self, Keys};
 use super::table::Table;
 use super::tls::Tls;
@@ -36,10 +36,7 @@ fn common(table: &mut Table, tls: &Tls, targets: &mut Vec<(Addr, Spot)>) -> Opti
     let probe = probe(table);
     if credentials.username.is_empty() && table.name_spot(PROBE.username).is_none() {
         let help = "an account for the probes, for example user = \"pilotfish\"";
-        let spot = table.spot.clone();
-        table
-            .report()
-            .missing(&spot, Bad::new("`user` is missing", help));
+        table.missing(PROBE.username, help);
         return None;
     }
     Some(Common {

@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::sleep;
 
 use super::Stream;
+use super::local::LocalStream;
 use super::resolve::{ResolveError, Resolver};
 use super::tls::{Connector, TlsError};
 use crate::addr::Addr;
@@ -74,6 +75,8 @@ impl Dialer {
                 let stream = UnixStream::connect(path)
                     .await
                     .map_err(DialError::Connect)?;
+                let stream = stream.into_std().map_err(DialError::Connect)?;
+                let stream = LocalStream::new(stream.into()).map_err(DialError::Connect)?;
                 return Ok(Stream::Unix(stream));
             }
             Addr::Ip(addr) => self.connect(*addr).await?,

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use rustix::fs::unlink;
 use socket2::{Domain, SockRef, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 use super::Stream;
 use super::dial::{keep_alive, lighten};
+use super::local::LocalListener;
 use crate::addr::Addr;
 
 const BACKLOG: i32 = 4096;
@@ -117,7 +118,7 @@ impl ThreadSocket {
     /// When the runtime cannot take it.
     pub fn into_listener(self) -> io::Result<Listener> {
         Ok(if self.unix {
-            Listener::Unix(UnixListener::from_std(self.socket.into())?)
+            Listener::Unix(LocalListener::new(self.socket.into())?)
         } else {
             Listener::Tcp(TcpListener::from_std(self.socket.into())?)
         })
@@ -128,7 +129,7 @@ impl ThreadSocket {
 #[derive(Debug)]
 pub enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(LocalListener),
 }
 
 impl Listener {
@@ -139,7 +140,7 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(listener) => Ok(Stream::Tcp(listener.accept().await?.0)),
-            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?)),
         }
     }
 }

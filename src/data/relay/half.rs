@@ -11,12 +11,13 @@ use super::splice::Pipe;
 use crate::net::Stream;
 use crate::proto::track::{Direction, Tracker};
 use crate::signal::{Crossing, Signal};
+use crate::telemetry::metrics::Tally;
 
 /// What goes with the bytes of one direction.
 pub struct Passage<'a, P> {
     pub permit: P,
     /// Gets the bytes written.
-    pub count: &'a metrics::Counter,
+    pub count: &'a Tally,
     /// Is shown them.
     pub tracker: Option<&'a mut Box<dyn Tracker>>,
     pub direction: Direction,
@@ -246,10 +247,10 @@ impl Half {
         Poll::Ready(Ok(()))
     }
 
-    fn note_written(&mut self, n: usize, count: &metrics::Counter) {
+    fn note_written(&mut self, n: usize, count: &Tally) {
         self.wrote = true;
         self.moved = true;
-        count.increment(n as u64);
+        count.add(n as u64);
     }
 
     /// Tells the target that nothing more will come.
