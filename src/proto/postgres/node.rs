@@ -75,6 +75,10 @@ impl NodeView {
                 if self.down && self.good >= rules.rise {
                     self.down = false;
                     self.since = now;
+                } else if self.down {
+                    let (good, rise) = (self.good, rules.rise);
+                    let why = format!("it answers again, {good} of {rise} times in a row");
+                    self.trouble = Some(why);
                 }
                 self.said = Some((says, now));
             }

@@ -164,8 +164,12 @@ async fn tell_off<C: AsyncWrite + Unpin>(client: &mut C, nonsense: Nonsense) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use bytes::Bytes;
+    use tokio::io::duplex;
+
+    use super::super::message::complaint;
+    use super::*;
+    use crate::topology::Endpoint;
 
     fn startup(parameters: &[(&str, &str)]) -> Bytes {
         let mut body = BytesMut::from(&[0, 0, 0, 0, 0, 3, 0, 0][..]);
@@ -176,8 +180,119 @@ mod tests {
             }
         }
         body.extend_from_slice(&[0]);
-        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let length = u32::try_from(body.len()).unwrap();
         body[..4].copy_from_slice(&length.to_be_bytes());
         body.freeze()
+    }
+
+    fn request(code: u32) -> Vec<u8> {
+        [8_u32.to_be_bytes(), code.to_be_bytes()].concat()
+    }
+
+    /// What came of `words`, and what the client heard.
+    async fn opened(words: &[u8], registry: &Registry) -> (Result<Opening, LoginError>, Vec<u8>) {
+        let (mut ours, mut theirs) = duplex(64 * 1024);
+        theirs.write_all(words).await.unwrap();
+        theirs.shutdown().await.unwrap();
+        let opened = read(&mut ours, registry).await;
+        drop(ours);
+        let mut heard = Vec::new();
+        theirs.read_to_end(&mut heard).await.unwrap();
+        (opened, heard)
+    }
+
+    #[tokio::test]
+    async fn encryption_is_declined_and_the_rest_is_read() {
+        let hello = startup(&[("user", "shop")]);
+        for (asked, heard) in [
+            (vec![], ""),
+            (vec![SSL_REQUEST], "N"),
+            (vec![GSSENC_REQUEST, SSL_REQUEST], "NN"),
+        ] {
+            let mut words: Vec<u8> = asked.iter().flat_map(|code| request(*code)).collect();
+            words.extend_from_slice(&hello);
+            let (opened, said) = opened(&words, &Registry::default()).await;
+            assert!(matches!(opened, Ok(Opening::Session(words)) if words == hello));
+            assert_eq!(said, heard.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_to_cancel_finds_who_issued_its_key() {
+        let registry = Registry::default();
+        let server = Endpoint::new("10.0.0.1:5432".parse().unwrap(), None);
+        let key = Bytes::from(vec![7; 36]);
+        let entry = registry.enter(key.clone(), server);
+        let words = [
+            &44_u32.to_be_bytes(),
+            &CANCEL_REQUEST.to_be_bytes(),
+            &key[..],
+        ]
+        .concat();
+        let (found, _) = opened(&words, &registry).await;
+        let Ok(Opening::Message {
+            to: Some(to),
+            words: said,
+        }) = found
+        else {
+            panic!("{found:?}");
+        };
+        assert_eq!(
+            (to.addr.to_string().as_str(), &said[..]),
+            ("10.0.0.1:5432", &words[..])
+        );
+        drop(entry);
+        let (found, _) = opened(&words, &registry).await;
+        assert!(matches!(found, Ok(Opening::Message { to: None, .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_client_is_named() {
+        let long = |length: u32, code: u32| [length.to_be_bytes(), code.to_be_bytes()].concat();
+        let table: [(Vec<u8>, &str, Option<&str>); 10] = [
+            (
+                b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+                "invalid length",
+                Some("08P01"),
+            ),
+            (long(2 << 30, 3 << 16), "2147483648", Some("08P01")),
+            (long(10_001, 3 << 16), "10001", Some("08P01")),
+            (
+                long(7, 3 << 16),
+                "invalid length of startup packet: 7",
+                Some("08P01"),
+            ),
+            (long(9, SSL_REQUEST), "9 bytes", Some("08P01")),
+            (long(300, CANCEL_REQUEST), "300 bytes", Some("08P01")),
+            (long(8, 2 << 16), "protocol 2.0", Some("0A000")),
+            (b"\x16\x03\x01\x02\0\x01\0\x01".to_vec(), "TLS", None),
+            (request(SSL_REQUEST).repeat(4), "only asks", Some("08P01")),
+            (
+                b"\0\0\0\x28\0\x03\0\0user".to_vec(),
+                "ended after 4 bytes",
+                None,
+            ),
+        ];
+        for (words, what, answer) in table {
+            let (opened, heard) = opened(&words, &Registry::default()).await;
+            let error = opened.unwrap_err();
+            assert!(matches!(error, LoginError::ClientNonsense(_)), "{error}");
+            assert!(error.to_string().contains(what), "{error}");
+            let told = heard.iter().position(|&b| b == b'E');
+            let told = told.map(|at| complaint(&heard[at + 5..]).sqlstate);
+            assert_eq!(told.as_deref(), answer, "{what}");
+        }
+        let (left, heard) = opened(b"", &Registry::default()).await;
+        assert!(matches!(left, Err(LoginError::ClientLeft)) && heard.is_empty());
+    }
+
+    #[test]
+    fn replication_sessions() {
+        for (value, expected) in [("true", true), ("database", true), ("off", false)] {
+            let words = startup(&[("user", "x"), ("replication", value)]);
+            assert_eq!(is_replication(&words), expected, "{value}");
+        }
+        assert!(!is_replication(&startup(&[("replicated", "replication")])));
+        assert!(!is_replication(b""));
     }
 }
