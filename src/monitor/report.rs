@@ -40,6 +40,8 @@ pub enum Trouble {
     NoneFit,
     /// Servers that should be one cluster are not.
     Parted { addrs: Vec<Addr>, how: &'static str },
+    /// A server must not be taken for what it says it is.
+    Stray { addr: Addr, why: String },
     /// A source refuses us or talks nonsense.
     Source { name: String, why: String },
 }
@@ -87,6 +89,7 @@ impl fmt::Display for Trouble {
             }
             Self::NoneFit => f.write_str("no server is fit to write to"),
             Self::Parted { addrs, how } => write!(f, "{how}: {}", list(addrs)),
+            Self::Stray { addr, why } => write!(f, "{addr} is refused: {why}"),
             Self::Source { name, why } => write!(f, "{name}: {why}"),
         }
     }

@@ -11,6 +11,8 @@ mod galera;
 mod liars;
 mod mysql_replication;
 
+mod postgres;
+
 mod clients;
 mod hold;
 mod listeners;

@@ -31,6 +31,12 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mariadb", "mariadb-client"),
     ("php", "php-cli php-redis php-nrk-predis"),
     ("setpriv", "util-linux"),
+    ("postgres", "postgresql"),
+    ("initdb", "postgresql"),
+    ("pg_basebackup", "postgresql"),
+    ("psql", "postgresql-client"),
+    ("pgbench", "postgresql"),
+    ("pgbouncer", "pgbouncer"),
 ];
 
 /// Where a program is; the error says which package has it.
