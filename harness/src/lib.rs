@@ -7,6 +7,7 @@
 //! - [`resp`]: a small blocking Redis client
 //! - [`redis`]: one Redis server, or a master with replicas and sentinels, and what the sentinels announce
 //! - [`sidecar`]: `pilotfish run` with a written config, its health, metrics and log
+//! - [`dns`]: BIND, Knot, PowerDNS, and stand-ins for the providers
 //! - [`haproxy`]: Debian's HAProxy, with the usual Redis recipe or as a plain relay
 //! - [`writer`]: load at a fixed rate, and which acknowledged writes a server does not have
 //! - [`report`]: a timeline for people
@@ -57,6 +58,7 @@
 
 pub mod certs;
 pub mod demo;
+pub mod dns;
 pub mod haproxy;
 pub mod ports;
 pub mod process;

@@ -27,6 +27,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("redis-cli", "redis-tools"),
     ("haproxy", "haproxy"),
     ("php", "php-cli php-redis php-nrk-predis"),
+    ("named", "bind9"),
+    ("knotd", "knot"),
+    ("pdns_server", "pdns-server pdns-backend-sqlite3"),
+    ("sqlite3", "sqlite3"),
+    ("unbound", "unbound"),
     ("setpriv", "util-linux"),
 ];
 
