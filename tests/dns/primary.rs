@@ -1,0 +1,1 @@
+//! Updates by DNS itself: what BIND and Knot refuse, and what becomes of their secondaries.

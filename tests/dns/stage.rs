@@ -1,0 +1,115 @@
+//! A provider on its stage: the server it talks to, the relay in between that plays faults, and
+//! somebody else who may change the same records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pilotfish::clock::Clock;
+use pilotfish::dns::record::records;
+use pilotfish::dns::spec::{Rfc2136Spec, TsigAlgorithm};
+use pilotfish::dns::{self, DnsSpec, Env, Patience, Provider, ProviderSpec, Records, RrSet};
+use pilotfish::net::resolve::Resolver;
+use pilotfish::secret::Secret;
+use pilotfish_harness::dns::bind::{self, Bind};
+use pilotfish_harness::dns::faults::{DnsRelay, Faults};
+use pilotfish_harness::dns::knot::Knot;
+use pilotfish_harness::dns::{KEY, KEY_NAME, NAME, ZONE};
+
+pub struct Stage {
+    pub provider: Box<dyn Provider>,
+    pub spec: DnsSpec,
+    pub faults: Faults,
+    /// Goes past the relay.
+    pub editor: Arc<dyn Provider>,
+    /// The same provider with credentials that are wrong.
+    pub stranger: Box<dyn Provider>,
+    /// What must not be seen in any message.
+    pub secrets: Vec<String>,
+    /// The address types that a change can have; all of them but at GTM.
+    pub both: bool,
+    /// Whether HTTP faults can be played.
+    pub http: bool,
+    _servers: Vec<Box<dyn std::any::Any + Send + Sync>>,
+}
+
+/// Shorter than anybody's, so that faults do not take long.
+pub const PATIENCE: Patience = Patience {
+    request: Duration::from_millis(1500),
+    waiting: Duration::from_secs(3),
+};
+
+pub fn env() -> Env {
+    Env {
+        clock: Clock::start(),
+        resolver: Resolver::from_system(),
+    }
+}
+
+pub fn make(spec: &DnsSpec) -> Box<dyn Provider> {
+    dns::provider(spec, &env()).unwrap()
+}
+
+pub fn spec(provider: ProviderSpec) -> DnsSpec {
+    DnsSpec {
+        zone: ZONE.parse().unwrap(),
+        provider,
+        patience: PATIENCE,
+    }
+}
+
+/// A set of [`NAME`].
+pub fn set(rtype: &str, ttl: u64, values: &[&str]) -> RrSet {
+    let key = format!("{NAME} {rtype}").parse().unwrap();
+    RrSet::parse(&key, ttl, values.iter().copied()).unwrap()
+}
+
+/// Region `n`, with both families.
+pub fn region(n: u8, ttl: u64) -> Records {
+    let (v4, v6) = (format!("192.0.2.{n}"), format!("2001:db8::{n}"));
+    records([set("A", ttl, &[v4.as_str()]), set("AAAA", ttl, &[v6.as_str()])])
+}
+
+/// The zone file's lines for region 10, where every stage begins.
+pub const BEGINNING: [&str; 2] = ["shop 300 A 192.0.2.10", "shop 300 AAAA 2001:db8::10"];
+
+pub fn rfc2136(server: std::net::SocketAddr, key_name: &str, key: &str) -> DnsSpec {
+    spec(ProviderSpec::Rfc2136(Rfc2136Spec {
+        server: server.to_string().parse().unwrap(),
+        key_name: key_name.to_owned(),
+        algorithm: TsigAlgorithm::HmacSha256,
+        key: Secret::new(key.to_owned()),
+    }))
+}
+
+const OTHER_KEY: &str = "YW5vdGhlciBzZWNyZXQgb2YgdGhlIHNhbWUgbGVuZ3RoISE=";
+
+fn primary(server: std::net::SocketAddr, keep: Box<dyn std::any::Any + Send + Sync>) -> Stage {
+    let faults = Faults::default();
+    let relay = DnsRelay::start(server, faults.clone()).unwrap();
+    let spec = rfc2136(relay.addr, KEY_NAME, KEY);
+    Stage {
+        provider: make(&spec),
+        spec,
+        faults,
+        editor: make(&rfc2136(server, KEY_NAME, KEY)).into(),
+        stranger: make(&rfc2136(server, KEY_NAME, OTHER_KEY)),
+        secrets: vec![KEY.to_owned(), OTHER_KEY.to_owned()],
+        both: true,
+        http: false,
+        _servers: vec![keep, Box::new(relay)],
+    }
+}
+
+pub fn bind() -> Stage {
+    let options = bind::Options {
+        records: BEGINNING.map(str::to_owned).to_vec(),
+        ..bind::Options::default()
+    };
+    let bind = Bind::primary(&options).unwrap();
+    primary(bind.addr, Box::new(bind))
+}
+
+pub fn knot() -> Stage {
+    let knot = Knot::primary(&BEGINNING, None).unwrap();
+    primary(knot.addr, Box::new(knot))
+}
