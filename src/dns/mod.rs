@@ -17,8 +17,10 @@ pub mod change;
 pub mod error;
 pub mod flow;
 pub mod http;
+pub mod powerdns;
 pub mod record;
 pub mod rfc2136;
+pub mod route53;
 pub mod rows;
 pub mod spec;
 pub mod wire;
@@ -37,7 +39,11 @@ use crate::clock::Clock;
 use crate::net::resolve::Resolver;
 
 /// The providers there are.
-pub static PROVIDERS: [&dyn Maker; 1] = [&rfc2136::Rfc2136];
+pub static PROVIDERS: [&dyn Maker; 3] = [
+    &rfc2136::Rfc2136,
+    &powerdns::PowerDns,
+    &route53::Route53,
+];
 
 /// Makes a [`Provider`] for a zone.
 pub trait Maker: Sync + 'static {
@@ -105,6 +111,10 @@ pub fn provider(spec: &DnsSpec, env: &Env) -> Result<Box<dyn Provider>, DnsError
     maker
         .expect("every kind has a line in PROVIDERS, a test walks them")
         .make(spec, env)
+}
+
+fn wrong_settings(kind: ProviderKind) -> DnsError {
+    DnsError::new(kind.as_str(), Kind::Invalid, "the settings of another provider")
 }
 
 /// Who compares before a change.

@@ -5,5 +5,6 @@
 
 mod stage;
 
+mod aws;
 mod conformance;
 mod primary;

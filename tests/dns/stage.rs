@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use pilotfish::clock::Clock;
 use pilotfish::dns::record::records;
-use pilotfish::dns::spec::{Rfc2136Spec, TsigAlgorithm};
+use pilotfish::dns::spec::{Endpoint, PowerDnsSpec, Rfc2136Spec, Route53Spec, TsigAlgorithm};
 use pilotfish::dns::{self, DnsSpec, Env, Patience, Provider, ProviderSpec, Records, RrSet};
 use pilotfish::net::resolve::Resolver;
 use pilotfish::secret::Secret;
 use pilotfish_harness::dns::bind::{self, Bind};
-use pilotfish_harness::dns::faults::{DnsRelay, Faults};
+use pilotfish_harness::dns::fake;
+use pilotfish_harness::dns::faults::{self, DnsRelay, Faults};
 use pilotfish_harness::dns::knot::Knot;
+use pilotfish_harness::dns::powerdns::PowerDns;
 use pilotfish_harness::dns::{KEY, KEY_NAME, NAME, ZONE};
 
 pub struct Stage {
@@ -23,8 +25,10 @@ pub struct Stage {
     pub editor: Arc<dyn Provider>,
     /// The same provider with credentials that are wrong.
     pub stranger: Box<dyn Provider>,
-    /// What must not be seen in any message.
+    /// What must not be seen in any message: the provider's own secrets,
     pub secrets: Vec<String>,
+    /// and the stranger's.
+    pub strange: &'static str,
     /// The address types that a change can have; all of them but at GTM.
     pub both: bool,
     /// Whether HTTP faults can be played.
@@ -93,7 +97,8 @@ fn primary(server: std::net::SocketAddr, keep: Box<dyn std::any::Any + Send + Sy
         faults,
         editor: make(&rfc2136(server, KEY_NAME, KEY)).into(),
         stranger: make(&rfc2136(server, KEY_NAME, OTHER_KEY)),
-        secrets: vec![KEY.to_owned(), OTHER_KEY.to_owned()],
+        secrets: vec![KEY.to_owned()],
+        strange: OTHER_KEY,
         both: true,
         http: false,
         _servers: vec![keep, Box::new(relay)],
@@ -112,4 +117,70 @@ pub fn bind() -> Stage {
 pub fn knot() -> Stage {
     let knot = Knot::primary(&BEGINNING, None).unwrap();
     primary(knot.addr, Box::new(knot))
+}
+
+const API_KEY: &str = "api-key-that-nobody-may-see";
+const TOKEN: &str = "token-that-nobody-may-see";
+const OTHER_TOKEN: &str = "another-token-of-somebody-else";
+
+/// An API at `server`. `provider` makes the settings from URL and token.
+fn api(
+    server: std::net::SocketAddr,
+    keep: Box<dyn std::any::Any + Send + Sync>,
+    token: &str,
+    provider: impl Fn(Endpoint, Secret) -> ProviderSpec,
+) -> Stage {
+    let faults = Faults::default();
+    let relay = faults::before_http(server, faults.clone()).unwrap();
+    let at = |addr: std::net::SocketAddr, token: &str| {
+        let endpoint = Endpoint {
+            url: Some(format!("http://{addr}")),
+            ..Endpoint::default()
+        };
+        spec(provider(endpoint, Secret::new(token.to_owned())))
+    };
+    let spec = at(relay.addr, token);
+    Stage {
+        provider: make(&spec),
+        spec,
+        faults,
+        editor: make(&at(server, token)).into(),
+        stranger: make(&at(server, OTHER_TOKEN)),
+        secrets: vec![token.to_owned()],
+        strange: OTHER_TOKEN,
+        both: true,
+        http: true,
+        _servers: vec![keep, Box::new(relay)],
+    }
+}
+
+pub fn powerdns() -> Stage {
+    let powerdns = PowerDns::start(API_KEY, &BEGINNING).unwrap();
+    api(powerdns.api, Box::new(powerdns), API_KEY, |endpoint, api_key| {
+        ProviderSpec::PowerDns(PowerDnsSpec {
+            endpoint,
+            server_id: "localhost".to_owned(),
+            api_key,
+        })
+    })
+}
+
+pub fn powerdns_by_update() -> Stage {
+    let powerdns = PowerDns::start(API_KEY, &BEGINNING).unwrap();
+    primary(powerdns.addr, Box::new(powerdns))
+}
+
+pub fn route53() -> Stage {
+    let server = fake::route53::start().unwrap();
+    api(server.addr, Box::new(server), TOKEN, |endpoint, secret| {
+        // Who it is not for is known by the name of the key there, and by the signature at moto.
+        let known = secret.expose() == TOKEN;
+        ProviderSpec::Route53(Route53Spec {
+            endpoint,
+            zone_id: None,
+            access_key_id: if known { fake::route53::ACCESS_KEY_ID } else { "AKIDOTHER" }.to_owned(),
+            secret_access_key: secret,
+            session_token: None,
+        })
+    })
 }

@@ -1,13 +1,17 @@
 //! Real name servers, and stand-ins for the DNS providers that have no emulator.
 //!
-//! - [`bind`], [`knot`]: Debian's servers, with a zone and a key that may change one name
+//! - [`bind`], [`knot`], [`powerdns`]: Debian's servers, with a zone and a key that may change one name
+//! - [`moto`]: Route 53 as PyPI plays it; [`fake`]: stand-ins for the others
 //! - [`faults`]: a relay that plays what goes wrong before any of them; [`http`]: what stand-ins are made of
 //! - [`query`]: a small blocking DNS client, to see what is served without asking the code under test
 
 pub mod bind;
+pub mod fake;
 pub mod faults;
 pub mod http;
 pub mod knot;
+pub mod moto;
+pub mod powerdns;
 pub mod query;
 
 use std::fmt::Write as _;

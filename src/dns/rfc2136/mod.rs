@@ -40,7 +40,7 @@ impl Maker for Rfc2136 {
 
     fn make(&self, spec: &DnsSpec, env: &Env) -> Result<Box<dyn Provider>, DnsError> {
         let ProviderSpec::Rfc2136(settings) = &spec.provider else {
-            return Err(fail(Kind::Invalid, "the settings of another provider"));
+            return Err(super::wrong_settings(ProviderKind::Rfc2136));
         };
         Ok(Box::new(Primary {
             zone: spec.zone.clone(),
@@ -97,11 +97,40 @@ struct Answer {
 
 impl Primary {
     /// `doubt` is what it means when the question was sent and no answer came.
-    async fn ask(&self, mut question: Message, doubt: Kind) -> Result<Answer, DnsError> {
+    async fn ask(&self, question: Message, doubt: Kind) -> Result<Answer, DnsError> {
+        let answer = self.exchange(question, doubt, true).await?;
+        let tsig = answer.message.signature().and_then(|r| r.data.error);
+        if answer.message.response_code == ResponseCode::NotAuth && tsig.is_none() {
+            // PowerDNS says the same of a zone it does not keep and of a key it does not accept.
+            if self.keeps_zone().await {
+                let why = format!("{} keeps the zone and does not accept the key", self.server);
+                return Err(fail(Kind::BadCredentials, why));
+            }
+        }
+        Ok(answer)
+    }
+
+    async fn keeps_zone(&self) -> bool {
+        let Ok(question) = message::query(&self.zone, WireType::SOA) else {
+            return false;
+        };
+        let answer = self.exchange(question, Kind::Unavailable, false).await;
+        answer.is_ok_and(|answer| answer.message.authoritative)
+    }
+
+    async fn exchange(
+        &self,
+        mut question: Message,
+        doubt: Kind,
+        sign: bool,
+    ) -> Result<Answer, DnsError> {
         let now = self.clock.wall_now().as_second();
         let now = u64::try_from(now).map_err(|_| fail(Kind::Invalid, "the clock is before 1970"))?;
-        let signed = question.finalize(&self.signer, now);
-        let verifier = signed.map_err(|_| fail(Kind::Invalid, "the question cannot be signed"))?;
+        let verifier = match sign {
+            true => question.finalize(&self.signer, now),
+            false => Ok(None),
+        };
+        let verifier = verifier.map_err(|_| fail(Kind::Invalid, "the question cannot be signed"))?;
         let bytes = question.to_vec();
         let bytes = bytes.map_err(|e| fail(Kind::Invalid, format!("the question: {e}")))?;
         let answer = wire::ask_tcp(&self.dialer, &self.server, &bytes, self.limit).await;
