@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::record::{Key, Name, RecordType, Records, RrSet, Values};
+use super::rows::Row;
 
 /// Why a change is never sent to anybody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -178,6 +179,8 @@ pub struct Observed {
     pub proxied: BTreeSet<Key>,
     /// What the provider counts changes of the zone with (SOA serial, version), where it was seen.
     pub version: Option<String>,
+    /// The same, record by record, where the provider keeps them apart.
+    pub rows: Vec<Row>,
 }
 
 /// What is left to do.

@@ -13,10 +13,15 @@
 //!
 //! Facts about the providers are their own documentation's; each file names what it relies on.
 
+pub mod akamai;
 pub mod change;
+pub mod cloudflare;
+pub mod digitalocean;
 pub mod error;
 pub mod flow;
 pub mod http;
+pub mod linode;
+pub mod ovh;
 pub mod powerdns;
 pub mod record;
 pub mod rfc2136;
@@ -39,10 +44,16 @@ use crate::clock::Clock;
 use crate::net::resolve::Resolver;
 
 /// The providers there are.
-pub static PROVIDERS: [&dyn Maker; 3] = [
+pub static PROVIDERS: [&dyn Maker; 9] = [
     &rfc2136::Rfc2136,
     &powerdns::PowerDns,
     &route53::Route53,
+    &cloudflare::Cloudflare,
+    &linode::Linode,
+    &ovh::Ovh,
+    &digitalocean::DigitalOcean,
+    &akamai::EdgeDns,
+    &akamai::Gtm,
 ];
 
 /// Makes a [`Provider`] for a zone.
@@ -198,6 +209,16 @@ pub enum Proof {
 pub struct Access {
     pub write: Proof,
     pub publish: Proof,
+}
+
+impl Access {
+    /// For providers without a publish step: what is written is published.
+    pub fn both(proof: Proof) -> Self {
+        Self {
+            write: proof.clone(),
+            publish: proof,
+        }
+    }
 }
 
 /// How a change came out.

@@ -157,11 +157,7 @@ impl Api {
             return Err(self.http.fail(Kind::Denied, why));
         }
         let why = "the server accepts the API key, and such a key has no limits";
-        Ok(Access {
-            write: Proof::Likely(why.to_owned()),
-            // What the backend has stored is what the server answers.
-            publish: Proof::Likely(why.to_owned()),
-        })
+        Ok(Access::both(Proof::Likely(why.to_owned())))
     }
 }
 

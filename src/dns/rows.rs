@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::change::SetChange;
+use super::change::{Observed, SetChange};
+use super::error::{DnsError, Kind};
 use super::record::{Key, RecordError, Records, RrSet};
 
 /// One record as a provider keeps it.
@@ -15,6 +16,8 @@ pub struct Row {
     pub value: String,
     /// Seconds.
     pub ttl: u64,
+    /// Answered by the provider's proxy.
+    pub proxied: bool,
 }
 
 /// One request.
@@ -51,6 +54,19 @@ pub fn to_records(rows: &[Row]) -> Result<Records, RecordError> {
         found.insert(key.clone(), RrSet::parse(key, ttl, values)?);
     }
     Ok(found)
+}
+
+/// What the rows say, with them in it for the change that may follow.
+///
+/// # Errors
+/// As [`to_records`].
+pub fn observed(rows: Vec<Row>) -> Result<Observed, RecordError> {
+    Ok(Observed {
+        records: to_records(&rows)?,
+        proxied: rows.iter().filter(|row| row.proxied).map(|row| row.key.clone()).collect(),
+        version: None,
+        rows,
+    })
 }
 
 /// What turns `rows` into what `sets` want: updates in place first, then new records, and only when all
@@ -110,6 +126,20 @@ pub fn finished(steps: &[Step], done: usize) -> Vec<Key> {
     keys.difference(&open).map(|key| (*key).clone()).collect()
 }
 
+/// What it means that step number `done` failed with `error`, where every step counts at once.
+pub fn interrupted(steps: &[Step], done: usize, error: DnsError) -> DnsError {
+    if done == 0 || error.kind == Kind::Unknown {
+        return error;
+    }
+    DnsError {
+        kind: Kind::Partial {
+            done: finished(steps, done),
+        },
+        detail: format!("after {done} of {} steps: {}", steps.len(), error.detail),
+        ..error
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +152,7 @@ mod tests {
             key: key.parse().unwrap(),
             value: value.to_owned(),
             ttl,
+            proxied: false,
         }
     }
 

@@ -1,8 +1,9 @@
-//! Route 53 as PyPI's `moto` plays it: it checks signatures with Amazon's own code and knows the shape of
-//! the documents. It compares a DELETE with what was ever created instead of what is there, and is
+//! Route 53 as PyPI's `moto` plays it: it knows the shape of the documents, and checks signatures with
+//! Amazon's own code, though rightly only those of a POST (a GET of boto3 itself is refused). It compares a DELETE with what was ever created instead of what is there, and is
 //! always in sync; so nothing about races is proven with it.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -15,10 +16,9 @@ use crate::{ports, scratch, wait};
 
 const START: Duration = Duration::from_secs(60);
 
-/// Makes a zone, a user who may change it and two records, prints id and secret of his key, and then
-/// lets nobody in without a signature.
+/// Makes a zone, a user who may change it and two records, and prints id and secret of his key.
 const SET_UP: &str = r#"
-import sys, json, urllib.request, boto3
+import sys, json, boto3
 url, zone = sys.argv[1:3]
 args = dict(endpoint_url=url, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
 dns, iam = boto3.client("route53", **args), boto3.client("iam", **args)
@@ -32,8 +32,6 @@ iam.create_user(UserName="cutover")
 policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "route53:*", "Resource": "*"}]}
 iam.put_user_policy(UserName="cutover", PolicyName="dns", PolicyDocument=json.dumps(policy))
 key = iam.create_access_key(UserName="cutover")["AccessKey"]
-request = urllib.request.Request(url + "/moto-api/reset-auth", data=b"0", method="POST", headers={"content-type": "text/plain"})
-urllib.request.urlopen(request).read()
 print(key["AccessKeyId"], key["SecretAccessKey"])
 "#;
 
@@ -46,7 +44,7 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// With [`ZONE`] and the records of region 10, answering only signed requests.
+    /// With [`ZONE`] and the records of region 10, believing everybody.
     pub fn start() -> Result<Self> {
         let bin = place()?;
         let dir = scratch::Dir::new()?;
@@ -59,7 +57,7 @@ impl Moto {
         let server = launch.start()?;
         wait::until_true("moto_server to answer", START, || {
             server.check_running()?;
-            Ok(std::net::TcpStream::connect(addr).is_ok())
+            Ok(TcpStream::connect(addr).is_ok())
         })?;
         let set_up = Command::new(bin.join("python"))
             .args(["-c", SET_UP, &format!("http://{addr}"), ZONE])
@@ -78,6 +76,25 @@ impl Moto {
             _dir: dir,
         })
     }
+}
+
+/// Whether `moto` looks at signatures from now on.
+pub fn demand_signatures(moto: SocketAddr, demand: bool) -> Result<()> {
+    // So many requests are believed first.
+    let free = if demand { "0" } else { "1000" };
+    let request = format!(
+        "POST /moto-api/reset-auth HTTP/1.1\r\nhost: {moto}\r\ncontent-type: text/plain\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{free}",
+        free.len()
+    );
+    let mut stream = TcpStream::connect(moto)?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if !answer.starts_with("HTTP/1.1 200") {
+        bail!("moto: {answer}");
+    }
+    Ok(())
 }
 
 fn place() -> Result<PathBuf> {

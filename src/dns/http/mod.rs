@@ -48,6 +48,24 @@ pub trait Dialect: Send + Sync {
     fn explain(&self, body: &[u8]) -> Option<String>;
 }
 
+/// `Authorization: Bearer`, and where the message in an error's body is, as a JSON pointer.
+pub struct Bearer {
+    pub token: Secret,
+    pub message: &'static str,
+}
+
+impl Dialect for Bearer {
+    fn sign(&self, _request: &Outgoing<'_>) -> Result<Vec<(&'static str, Secret)>, DnsError> {
+        let value = format!("Bearer {}", self.token.expose());
+        Ok(vec![("authorization", Secret::new(value))])
+    }
+
+    fn explain(&self, body: &[u8]) -> Option<String> {
+        let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+        Some(body.pointer(self.message)?.as_str()?.to_owned())
+    }
+}
+
 /// What is about to be sent, for whoever signs it.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
@@ -74,6 +92,7 @@ pub struct Ask {
     body: Option<(Vec<u8>, &'static str)>,
     effect: Effect,
     accept: &'static str,
+    header: Option<(&'static str, String)>,
     anonymous: bool,
 }
 
@@ -86,6 +105,7 @@ impl Ask {
             body: None,
             effect: Effect::Reads,
             accept: "application/json",
+            header: None,
             anonymous: false,
         }
     }
@@ -118,6 +138,12 @@ impl Ask {
 
     pub fn xml(mut self, body: String) -> Self {
         self.body = Some((body.into_bytes(), "application/xml"));
+        self
+    }
+
+    /// One more header, which is no secret.
+    pub fn header(mut self, name: &'static str, value: String) -> Self {
+        self.header = Some((name, value));
         self
     }
 
@@ -330,6 +356,11 @@ impl Http {
         }
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static(ask.accept));
+        if let Some((name, value)) = &ask.header {
+            let value = HeaderValue::from_str(value)
+                .map_err(|_| self.fail(Kind::Invalid, format!("{name}: not a header's value")))?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
         if let Some((body, content_type)) = &ask.body {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             *request.body_mut() = Some(body.clone().into());
@@ -363,6 +394,19 @@ impl Http {
             _ => Kind::Invalid,
         };
         Err(self.refusal(kind, &answer))
+    }
+
+    /// As [`success`](Self::success), for a change of one record: when that is gone, somebody else has
+    /// removed or replaced it.
+    ///
+    /// # Errors
+    /// When it is not a success.
+    pub fn changed(&self, answer: Answer) -> Result<(), DnsError> {
+        if answer.status == 404 {
+            let found = super::Records::new();
+            return Err(self.refusal(Kind::Conflict { found }, &answer));
+        }
+        self.success(answer).map(drop)
     }
 
     /// [`send`](Self::send), and the JSON of a success.

@@ -264,11 +264,7 @@ impl Provider for Primary {
             let probe = message::probe(&self.zone, keys, &seen.records);
             let probe = probe.map_err(|e| fail(Kind::Invalid, e))?;
             self.update(probe, keys).await?;
-            Ok(Access {
-                write: Proof::Proven,
-                // What the primary has accepted is what it serves.
-                publish: Proof::Proven,
-            })
+            Ok(Access::both(Proof::Proven))
         })
     }
 }

@@ -247,10 +247,7 @@ impl Provider for Zone {
             for key in keys {
                 self.probe(key, &seen).await?;
             }
-            Ok(Access {
-                write: Proof::Proven,
-                publish: Proof::Proven,
-            })
+            Ok(Access::both(Proof::Proven))
         })
     }
 }
