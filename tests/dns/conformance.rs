@@ -20,6 +20,12 @@ const STAGES: &[(ProviderKind, fn() -> Stage)] = &[
     (ProviderKind::Rfc2136, stage::powerdns_by_update),
     (ProviderKind::PowerDns, stage::powerdns),
     (ProviderKind::Route53, stage::route53),
+    (ProviderKind::Cloudflare, stage::cloudflare),
+    (ProviderKind::Linode, stage::linode),
+    (ProviderKind::Ovh, stage::ovh),
+    (ProviderKind::DigitalOcean, stage::digitalocean),
+    (ProviderKind::Akamai, stage::akamai),
+    (ProviderKind::AkamaiGtm, stage::akamai_gtm),
 ];
 
 #[test]
@@ -43,7 +49,19 @@ macro_rules! plays {
     };
 }
 
-plays!(bind, knot, powerdns_by_update, powerdns, route53);
+plays!(
+    bind,
+    knot,
+    powerdns_by_update,
+    powerdns,
+    route53,
+    cloudflare,
+    linode,
+    ovh,
+    digitalocean,
+    akamai,
+    akamai_gtm
+);
 
 fn play(stage: Stage) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -149,7 +167,9 @@ impl Play {
         for (key, want) in &wanted {
             let got = &done.observed.records[key];
             assert_eq!(got.values(), want.values());
-            assert_eq!(got.ttl(), self.rules.ttl.effective(60), "{key}");
+            // Who rounds says so; which way, the documentation does not agree with itself.
+            let kept = got.ttl() == self.rules.ttl.effective(60);
+            assert!(kept || self.rules.ttl.silent, "{key} {}", got.ttl());
             let clamped = done.clamped.iter().find(|c| c.key == *key);
             assert_eq!(clamped.is_some(), got.ttl() != 60, "{clamped:?}");
         }
@@ -186,7 +206,7 @@ impl Play {
         // Only one of the sets was changed by somebody: nothing moves.
         let change = self.to(20).await;
         let mut theirs = before.records.clone();
-        theirs.extend(records([set("A", 300, &["203.0.113.9"])]));
+        theirs.extend(records([set("A", 300, &["192.0.2.99"])]));
         self.edit(&theirs).await;
         let error = self.refused(&change).await;
         assert!(matches!(error.kind, Kind::Conflict { .. }), "{error}");

@@ -5,6 +5,7 @@
 
 mod stage;
 
+mod apis;
 mod aws;
 mod conformance;
 mod primary;

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use pilotfish::clock::Clock;
 use pilotfish::dns::record::records;
-use pilotfish::dns::spec::{Endpoint, PowerDnsSpec, Rfc2136Spec, Route53Spec, TsigAlgorithm};
+use pilotfish::dns::spec::{
+    EdgeGridSpec, Endpoint, OvhRegion, OvhSpec, PowerDnsSpec, Rfc2136Spec, Route53Spec, TokenSpec,
+    TsigAlgorithm,
+};
 use pilotfish::dns::{self, DnsSpec, Env, Patience, Provider, ProviderSpec, Records, RrSet};
 use pilotfish::net::resolve::Resolver;
 use pilotfish::secret::Secret;
@@ -183,4 +186,75 @@ pub fn route53() -> Stage {
             session_token: None,
         })
     })
+}
+
+pub fn cloudflare() -> Stage {
+    let server = fake::cloudflare::start(TOKEN, false).unwrap();
+    api(server.addr, Box::new(server), TOKEN, |endpoint, token| {
+        ProviderSpec::Cloudflare(TokenSpec { endpoint, token })
+    })
+}
+
+pub fn linode() -> Stage {
+    let server = fake::linode::start(TOKEN).unwrap();
+    api(server.addr, Box::new(server), TOKEN, |endpoint, token| {
+        ProviderSpec::Linode(TokenSpec { endpoint, token })
+    })
+}
+
+pub fn digitalocean() -> Stage {
+    let server = fake::digitalocean::start(TOKEN).unwrap();
+    api(server.addr, Box::new(server), TOKEN, |endpoint, token| {
+        ProviderSpec::DigitalOcean(TokenSpec { endpoint, token })
+    })
+}
+
+const APPLICATION_SECRET: &str = "application-secret-to-be-hidden";
+
+pub fn ovh_spec(endpoint: Endpoint, consumer_key: Secret) -> ProviderSpec {
+    ProviderSpec::Ovh(OvhSpec {
+        endpoint,
+        region: OvhRegion::Eu,
+        application_key: "application".to_owned(),
+        application_secret: Secret::new(APPLICATION_SECRET.to_owned()),
+        consumer_key,
+    })
+}
+
+pub fn ovh() -> Stage {
+    let server = fake::ovh::start(TOKEN, fake::ovh::Rights::Full).unwrap();
+    let mut stage = api(server.addr, Box::new(server), TOKEN, ovh_spec);
+    stage.secrets.push(APPLICATION_SECRET.to_owned());
+    stage
+}
+
+const CLIENT_SECRET: &str = "client-secret-to-be-hidden";
+
+fn edgegrid(endpoint: Endpoint, access_token: Secret) -> EdgeGridSpec {
+    EdgeGridSpec {
+        endpoint,
+        host: "akab-test.luna.akamaiapis.net".to_owned(),
+        client_token: "akab-client".to_owned(),
+        client_secret: Secret::new(CLIENT_SECRET.to_owned()),
+        access_token,
+    }
+}
+
+pub fn akamai() -> Stage {
+    let server = fake::akamai::start(TOKEN).unwrap();
+    let mut stage = api(server.addr, Box::new(server), TOKEN, |endpoint, token| {
+        ProviderSpec::Akamai(edgegrid(endpoint, token))
+    });
+    stage.secrets.push(CLIENT_SECRET.to_owned());
+    stage
+}
+
+pub fn akamai_gtm() -> Stage {
+    let server = fake::akamai::start(TOKEN).unwrap();
+    let mut stage = api(server.addr, Box::new(server), TOKEN, |endpoint, token| {
+        ProviderSpec::AkamaiGtm(edgegrid(endpoint, token))
+    });
+    stage.secrets.push(CLIENT_SECRET.to_owned());
+    stage.both = false;
+    stage
 }

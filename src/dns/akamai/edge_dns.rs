@@ -154,7 +154,8 @@ impl Zone {
             };
             sets.iter().any(is)
         };
-        let entries = diff["recordsets"].as_array().or(diff["recordSets"].as_array());
+        // Whatever it is that we do not understand, it is not ours.
+        let entries = diff["diffs"].as_array();
         Ok(entries.is_some_and(|entries| entries.iter().all(ours)))
     }
 

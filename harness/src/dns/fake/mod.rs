@@ -1,10 +1,17 @@
 //! Stand-ins for providers: stateful, and kept to their documentation request by request. Each holds one
 //! zone, [`ZONE`](super::ZONE), with the addresses of region 10 and a record that nobody may touch.
 
+pub mod akamai;
+pub mod cloudflare;
+pub mod digitalocean;
+pub mod linode;
+pub mod ovh;
 pub mod route53;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::http::Request;
 
 /// One record, as most providers keep it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,4 +50,10 @@ pub fn beginning() -> Table {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The token of an `Authorization: Bearer`.
+fn bearer(request: &Request) -> String {
+    let authorization = request.header("authorization");
+    authorization.strip_prefix("Bearer ").unwrap_or_default().to_owned()
 }
