@@ -28,6 +28,7 @@ pub mod rfc2136;
 pub mod route53;
 pub mod rows;
 pub mod spec;
+pub mod verify;
 pub mod wire;
 
 use std::future::Future;
@@ -38,7 +39,7 @@ use serde::{Deserialize, Serialize};
 pub use change::{Change, ChangeError, Clamped, Observed, SetChange, TtlRule};
 pub use error::{DnsError, Kind, Retry, Side};
 pub use record::{Key, Name, RecordError, RecordType, Records, RrSet};
-pub use spec::{DnsSpec, Patience, ProviderKind, ProviderSpec};
+pub use spec::{DnsSpec, Patience, ProviderKind, ProviderSpec, VerifySpec};
 
 use crate::clock::Clock;
 use crate::net::resolve::Resolver;

@@ -1,5 +1,7 @@
 //! Where the records are kept, as the config says it: valid values, checked once.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::record::Name;
@@ -201,4 +203,41 @@ pub struct EdgeGridSpec {
     pub client_token: String,
     pub client_secret: Secret,
     pub access_token: Secret,
+}
+
+/// How it is proven that the records are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifySpec {
+    pub zone: Name,
+    /// Asked with recursion: they find the name servers, and stand for the clients' resolvers.
+    pub resolvers: Vec<SocketAddr>,
+    /// Asked for the delegation; `None`: the servers of the parent zone, as the resolvers find them.
+    pub parent: Option<SocketAddr>,
+    /// Where the server with this address is reached, if it is not there on port 53: behind a translated
+    /// address, or in a test.
+    pub address_map: BTreeMap<IpAddr, SocketAddr>,
+    /// So many answers of a server in a row must be right. Some servers have caches in front of them.
+    pub matches: u32,
+    /// Between two rounds of questions.
+    pub pause: Duration,
+    /// One question, with its repetitions.
+    pub question: Duration,
+    /// DNSKEY records in the form of a zone file; `None`: the root zone's.
+    pub trust_anchors: Option<String>,
+}
+
+impl VerifySpec {
+    /// With everything else as it usually is.
+    pub fn new(zone: Name, resolvers: Vec<SocketAddr>) -> Self {
+        Self {
+            zone,
+            resolvers,
+            parent: None,
+            address_map: BTreeMap::new(),
+            matches: 3,
+            pause: Duration::from_secs(1),
+            question: Duration::from_secs(3),
+            trust_anchors: None,
+        }
+    }
 }

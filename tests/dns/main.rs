@@ -9,3 +9,4 @@ mod apis;
 mod aws;
 mod conformance;
 mod primary;
+mod verify;

@@ -2,6 +2,7 @@
 //!
 //! - [`bind`], [`knot`], [`powerdns`]: Debian's servers, with a zone and a key that may change one name
 //! - [`moto`]: Route 53 as PyPI plays it; [`fake`]: stand-ins for the others
+//! - [`unbound`]: a resolver, hostile where a test wants it so
 //! - [`faults`]: a relay that plays what goes wrong before any of them; [`http`]: what stand-ins are made of
 //! - [`query`]: a small blocking DNS client, to see what is served without asking the code under test
 
@@ -13,6 +14,7 @@ pub mod knot;
 pub mod moto;
 pub mod powerdns;
 pub mod query;
+pub mod unbound;
 
 use std::fmt::Write as _;
 
