@@ -16,6 +16,11 @@ impl Moment {
         Self(Duration::from_millis(ms))
     }
 
+    /// The moment `age` ago; the beginning where that lies before it.
+    pub fn before(self, age: Duration) -> Self {
+        Self(self.0.saturating_sub(age))
+    }
+
     /// How long ago `earlier` was; zero when it lies ahead.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -69,6 +74,13 @@ impl Clock {
     /// The runtime's instant for `moment`, to wait for it.
     pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.origin + moment.0)
+    }
+
+    /// What the wall clock says now, its steps included: for signatures that a server compares with
+    /// its own clock, and for nothing else.
+    #[allow(clippy::disallowed_methods)] // here is where it is allowed
+    pub fn wall_now(&self) -> Timestamp {
+        Timestamp::now()
     }
 
     /// Wall-clock time of `moment`. Steps of the wall clock after start are not followed, so that

@@ -21,6 +21,8 @@ pub struct Status {
     pub started: String,
     pub uptime_s: u64,
     pub health: HealthStatus,
+    /// Why the newest state of the config's file is not followed; `null` when it is.
+    pub config_error: Option<String>,
     pub services: Vec<ServiceStatus>,
 }
 
@@ -96,6 +98,7 @@ pub fn status(surface: &Surface) -> Status {
         started: health::wall(&surface.clock, Moment::default()),
         uptime_s: given.now.since(Moment::default()).as_secs(),
         health: overall(&services, &given),
+        config_error: surface.config_error().map(|why| why.to_string()),
         services,
     }
 }

@@ -1,7 +1,7 @@
 //! What a monitor counts and shows of one service.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Gauge, Histogram};
 
@@ -92,6 +92,36 @@ pub struct MonitorMetrics {
     primary: Option<String>,
     endpoints: BTreeMap<String, Shown>,
     sentinels: Option<(Gauge, usize)>,
+}
+
+/// The metrics of a monitor, until they are ended: a service that is replaced must not go on telling, nor
+/// take back what its successor says.
+#[derive(Clone)]
+pub struct SharedMetrics {
+    pub probe_seconds: Histogram,
+    shared: Arc<Mutex<Option<MonitorMetrics>>>,
+}
+
+impl SharedMetrics {
+    pub fn new(registry: &Registry, service: &str) -> Self {
+        let metrics = MonitorMetrics::new(registry, service);
+        Self {
+            probe_seconds: metrics.probe_seconds.clone(),
+            shared: Arc::new(Mutex::new(Some(metrics))),
+        }
+    }
+
+    /// Does nothing once they have ended.
+    pub fn with(&self, tell: impl FnOnce(&mut MonitorMetrics)) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.as_mut().map(tell);
+    }
+
+    /// Shows that nothing is watched any more, and nothing after that.
+    pub fn end(&self) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.take();
+    }
 }
 
 /// What was last shown under one label.

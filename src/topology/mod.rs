@@ -120,6 +120,8 @@ pub enum Cause {
     Refreshed,
     /// The first server of the list that accepts connections is another one.
     Reachable,
+    /// An operator said so.
+    Pinned,
     /// The primary is not fit any more, and this is the next server that is.
     Successor,
     /// A server that is preferred has been fit for long enough.
@@ -127,7 +129,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Start,
         Self::Proven,
         Self::Announced,
@@ -142,6 +144,7 @@ impl Cause {
         Self::Returned,
         Self::Refreshed,
         Self::Reachable,
+        Self::Pinned,
         Self::Successor,
         Self::Preferred,
     ];
@@ -162,6 +165,7 @@ impl Cause {
             Self::Returned => "returned",
             Self::Refreshed => "refreshed",
             Self::Reachable => "reachable",
+            Self::Pinned => "pinned",
             Self::Successor => "successor",
             Self::Preferred => "preferred",
         }

@@ -71,6 +71,14 @@ impl Service {
         Ok(service)
     }
 
+    /// PostgreSQL on `nodes`, probed as the superuser of [`crate::postgres`].
+    pub fn postgres(name: &str, nodes: &[SocketAddr]) -> Result<Self> {
+        Ok(Self::new(name, "postgres")?
+            .discover("kind", "postgres")
+            .discover_all("nodes", nodes)
+            .discover("user", "postgres"))
+    }
+
     /// A line `key = "value"` of `[[service]]`.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.lines.push(format!("{key} = {}", quoted(value)));

@@ -140,7 +140,13 @@ impl std::fmt::Display for ServerError {
 /// The beginning of `bytes`, for people.
 pub fn printable(bytes: &[u8]) -> String {
     const SHOWN: usize = 120;
-    let mut text = bytes[..bytes.len().min(SHOWN)].escape_ascii().to_string();
+    let mut text = String::new();
+    for byte in &bytes[..bytes.len().min(SHOWN)] {
+        match byte {
+            b' '..=b'~' => text.push(char::from(*byte)),
+            _ => text.extend(byte.escape_ascii().map(char::from)),
+        }
+    }
     if bytes.len() > SHOWN {
         text.push_str("...");
     }
@@ -276,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_short_and_printable() {
-        assert_eq!(printable(b"HTTP/1.1\r\n\xff"), "HTTP/1.1\\r\\n\\xff");
+        assert_eq!(printable(b"it's HTTP\r\n\xff"), "it's HTTP\\r\\n\\xff");
         assert_eq!(printable(&[b'x'; 500]).len(), 123);
     }
 }

@@ -81,7 +81,12 @@ impl Read for Patient {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.tcp.read(buf) {
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
                     if self.stop.stop.load(Ordering::Relaxed) {
                         return Ok(0);
                     }
@@ -181,9 +186,7 @@ pub struct Script {
 type Play = Arc<dyn Fn(&mut Peer) -> io::Result<()> + Send + Sync>;
 
 impl Script {
-    pub fn start(
-        play: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn start(play: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -329,7 +332,10 @@ fn show(peer: &mut Peer, how: &Sha2, note: &str, ask: u8) -> io::Result<()> {
     if how.tls.is_none() {
         way = "encrypted";
         if shown == [ask] {
-            let pem = key().to_public_key().to_public_key_pem(LineEnding::LF).unwrap();
+            let pem = key()
+                .to_public_key()
+                .to_public_key_pem(LineEnding::LF)
+                .unwrap();
             peer.send(&[b"\x01", pem.as_bytes()].concat())?;
             shown = peer.recv()?;
         }
@@ -372,7 +378,10 @@ fn proof_in(response: &[u8]) -> Vec<u8> {
 pub fn scramble(password: &[u8]) -> Vec<u8> {
     let once = Sha256::digest(password);
     let twice = Sha256::digest(once);
-    let mixed = Sha256::new().chain_update(twice).chain_update(NONCE).finalize();
+    let mixed = Sha256::new()
+        .chain_update(twice)
+        .chain_update(NONCE)
+        .finalize();
     once.iter().zip(mixed).map(|(a, b)| a ^ b).collect()
 }
 
@@ -391,7 +400,8 @@ pub fn tls_config(certs: &Certs) -> Arc<ServerConfig> {
 
 /// A client's response (Protocol::HandshakeResponse41).
 pub fn response(caps: u32, proof: &[u8], plugin: &str) -> Vec<u8> {
-    let mut out = caps.to_le_bytes().to_vec();
+    // It names no database.
+    let mut out = (caps & !(1 << 3)).to_le_bytes().to_vec();
     out.extend([0, 0, 0, 1, 45]);
     out.extend([0; 23]);
     out.extend(b"shop\0");
