@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: logins, sessions, Galera and asynchronous replication.
 
+mod knock;
 pub mod login;
 pub mod packet;
 pub mod tracker;
@@ -56,9 +57,8 @@ struct MysqlWire {
 
 impl Wire for MysqlWire {
     fn watcher(&self) -> Box<dyn Watcher> {
-        Box::new(FixedWatcher {
-            spec: self.discovery.clone(),
-        })
+        let spec = self.discovery.clone();
+        Box::new(FixedWatcher { spec }.politely(knock::leave))
     }
 
     fn look_around(&self, dialer: Dialer) -> Pin<Box<dyn Future<Output = Vec<Found>> + Send + '_>> {
