@@ -165,6 +165,9 @@ const PURE: &[&str] = &[
     "monitor/backoff.rs",
     "judge.rs",
     "config/",
+    "proto/mysql/tracker/",
+    "proto/mysql/login/exchange.rs",
+    "proto/mysql/login/hello.rs",
 ];
 const PURE_BUT: &[&str] = &["config/load.rs"];
 const NOT_PURE: &[&str] = &[
