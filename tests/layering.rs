@@ -145,6 +145,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "topology",
         ],
     ),
+    // Where the records are kept that lead to a region.
+    ("dns", &["addr", "clock", "net", "secret"]),
+    ("dns::spec", &["addr", "net::tls", "secret"]),
     ("net", &["addr", "clock", "secret", "signal"]),
     // Leaves.
     ("topology", &["addr", "clock", "signal"]),
@@ -168,6 +171,14 @@ const PURE: &[&str] = &[
     "proto/mysql/tracker/",
     "proto/mysql/login/exchange.rs",
     "proto/mysql/login/hello.rs",
+    "dns/change.rs",
+    "dns/record.rs",
+    "dns/rows.rs",
+    "dns/rfc2136/message.rs",
+    "dns/route53/xml.rs",
+    "dns/ovh/sign.rs",
+    "dns/http/hint.rs",
+    "dns/verify/chain.rs",
 ];
 const PURE_BUT: &[&str] = &["config/load.rs"];
 const NOT_PURE: &[&str] = &[

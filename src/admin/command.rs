@@ -26,6 +26,10 @@ pub enum Command {
     /// Leave the load balancer.
     Drain,
     Undrain,
+    /// Follow the config's file.
+    Reload,
+    /// The config that runs, without secrets.
+    Config,
 }
 
 /// Which events.
@@ -69,8 +73,9 @@ impl Command {
     pub fn method(&self) -> Method {
         match self {
             Self::Status | Self::Service(_) | Self::Sessions(_) | Self::Events(_) => Method::GET,
+            Self::Config => Method::GET,
             Self::Pause(_) | Self::Resume(_) | Self::Pin(..) | Self::Unpin(_) => Method::POST,
-            Self::Drain | Self::Undrain => Method::POST,
+            Self::Drain | Self::Undrain | Self::Reload => Method::POST,
         }
     }
 
@@ -89,6 +94,8 @@ impl Command {
             Self::Unpin(name) => service(name, "/unpin"),
             Self::Drain => "/v1/drain".to_owned(),
             Self::Undrain => "/v1/undrain".to_owned(),
+            Self::Reload => "/v1/reload".to_owned(),
+            Self::Config => "/v1/config".to_owned(),
         }
     }
 
@@ -117,6 +124,8 @@ impl Command {
             ["v1", "events"] => Self::Events(Window::parse(asked.query)?),
             ["v1", "drain"] => Self::Drain,
             ["v1", "undrain"] => Self::Undrain,
+            ["v1", "reload"] => Self::Reload,
+            ["v1", "config"] => Self::Config,
             ["v1", "services", name] if !name.is_empty() => Self::Service(named(name)?),
             ["v1", "services", name, "pause"] => Self::Pause(named(name)?),
             ["v1", "services", name, "resume"] => Self::Resume(named(name)?),
@@ -277,6 +286,8 @@ mod tests {
             Command::Unpin(name()),
             Command::Drain,
             Command::Undrain,
+            Command::Reload,
+            Command::Config,
         ] {
             assert_eq!(parsed(&command), Ok(command));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
 use super::pins::Pins;
@@ -30,6 +30,15 @@ pub struct Controls {
     pub events: Arc<Events>,
     pub pins: Arc<Pins>,
     pub services: ArcSwap<BTreeMap<Arc<str>, ServiceControl>>,
+    /// To whoever can reload.
+    pub reload: mpsc::Sender<ReloadWish>,
+}
+
+/// Somebody wants the file to be read again.
+pub struct ReloadWish {
+    pub by: By,
+    /// What changed, a line each, or why nothing did.
+    pub answer: oneshot::Sender<Result<Vec<String>, String>>,
 }
 
 /// Why an operator's wish was not followed.
@@ -40,6 +49,9 @@ pub enum Refusal {
     /// What would be forgotten by a restart is not done.
     #[error("a pin has to survive a restart, and it could not be written down: {0}")]
     NotKept(String),
+    /// The file is wrong, or what it names cannot be had; the old one stays in force.
+    #[error("{0}")]
+    BadConfig(String),
     #[error("it drains because it shuts down, and that cannot be undone")]
     ShutsDown,
 }
@@ -137,6 +149,24 @@ impl Controls {
         ))
     }
 
+    /// Reads the file again and follows it.
+    ///
+    /// # Errors
+    /// When it is wrong; then nothing has changed.
+    pub async fn reload(&self, by: By) -> Result<String, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        // Nobody answers only when the process ends.
+        let sent = self.reload.send(ReloadWish { by, answer }).await;
+        match sent.map(|()| answered) {
+            Ok(answered) => match answered.await {
+                Ok(Ok(lines)) => Ok(lines.join("\n")),
+                Ok(Err(why)) => Err(Refusal::BadConfig(why)),
+                Err(_) => Err(Refusal::ShutsDown),
+            },
+            Err(_) => Err(Refusal::ShutsDown),
+        }
+    }
+
     /// Health says 503; clients are still served.
     pub fn drain(&self, by: By) -> String {
         match self.drain.begin() {
@@ -179,6 +209,7 @@ impl Controls {
             drain: sample.drain.clone(),
             pins: Arc::new(Pins::scratch()),
             services: ArcSwap::from_pointee(BTreeMap::from([("cache".into(), control)])),
+            reload: mpsc::channel(1).0,
         })
     }
 }

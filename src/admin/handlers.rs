@@ -30,6 +30,12 @@ pub struct Done {
     pub message: String,
 }
 
+/// What runs, as the file said it, without its secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigText {
+    pub text: String,
+}
+
 /// Answers whatever was asked.
 pub async fn respond(controls: &Arc<Controls>, asked: &Asked<'_>, by: By) -> Answer {
     match Command::parse(asked) {
@@ -38,8 +44,8 @@ pub async fn respond(controls: &Arc<Controls>, asked: &Asked<'_>, by: By) -> Ans
         Err(Unknown::Method { allow }) => whole(method_not_allowed(allow)),
         Err(Unknown::Content(why)) => whole(Problem::new(StatusCode::BAD_REQUEST, why).response()),
         Err(Unknown::Path) => {
-            let detail = "there is GET /v1/status, /v1/services/NAME, /v1/sessions and /v1/events, \
-                          and POST /v1/services/NAME/{pause,resume,pin,unpin}, /v1/drain and /v1/undrain";
+            let detail = "there is GET /v1/status, /v1/services/NAME, /v1/sessions, /v1/events and /v1/config, \
+                          and POST /v1/services/NAME/{pause,resume,pin,unpin}, /v1/drain, /v1/undrain and /v1/reload";
             whole(Problem::new(StatusCode::NOT_FOUND, detail).response())
         }
     }
@@ -69,6 +75,11 @@ async fn answer(controls: &Arc<Controls>, command: Command, by: By) -> Response<
         Command::Unpin(name) => on_disk(controls, move |c| c.unpin(&name, by)).await,
         Command::Drain => Ok(controls.drain(by)),
         Command::Undrain => controls.undrain(by),
+        Command::Reload => controls.reload(by).await,
+        Command::Config => {
+            let text = surface.config_text().to_string();
+            return json(StatusCode::OK, &ConfigText { text });
+        }
     };
     match done {
         Ok(message) => json(StatusCode::OK, &Done { message }),
@@ -81,6 +92,7 @@ fn code(refusal: &Refusal) -> StatusCode {
         Refusal::NoService(_) => StatusCode::NOT_FOUND,
         Refusal::NotKept(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Refusal::ShutsDown => StatusCode::CONFLICT,
+        Refusal::BadConfig(_) => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
 

@@ -76,6 +76,8 @@ enum Control {
     Drain(PlainArgs),
     /// Come back to the load balancer
     Undrain(PlainArgs),
+    /// Follow the changed configuration file, and say what changed or why not
+    Reload(PlainArgs),
 }
 
 #[derive(Debug, Args)]
@@ -225,6 +227,7 @@ fn control(verb: &Control) -> Result<ExitCode, LoadError> {
         Control::Resume(args) => wish(&args.plain, Command::Resume(args.service.clone())),
         Control::Drain(args) => wish(args, Command::Drain),
         Control::Undrain(args) => wish(args, Command::Undrain),
+        Control::Reload(args) => wish(args, Command::Reload),
     }
 }
 

@@ -81,6 +81,12 @@ fn head(status: &Status) -> String {
     if let Some(reason) = &status.health.reason {
         head += &wrapped("  ", reason);
     }
+    if let Some(error) = &status.config_error {
+        head += &wrapped(
+            "  ",
+            &format!("the changed configuration is not followed: {error}"),
+        );
+    }
     head
 }
 
@@ -134,7 +140,9 @@ fn details(s: &ServiceStatus, now: jiff::Timestamp) -> String {
     if !s.endpoints.is_empty() {
         let row = |e: &EndpointStatus| {
             let detail = e.detail.clone().unwrap_or_default();
-            let lag = e.lag_bytes.map_or_else(|| "-".to_owned(), size);
+            let behind = e.lag_seconds.map(|s| short(Duration::from_secs(s)));
+            let lag = e.lag_bytes.map(size).or(behind);
+            let lag = lag.unwrap_or_else(|| "-".to_owned());
             [e.address.clone(), e.role.clone(), up(e.up), lag, detail]
         };
         let rows: Vec<[String; 5]> = s.endpoints.iter().map(row).collect();
@@ -229,6 +237,7 @@ mod tests {
                 role: "replica".into(),
                 up: true,
                 lag_bytes: Some(1_234_567),
+                lag_seconds: None,
                 detail: Some("says \u{1b}[31m something that is rather long indeed".into()),
             }],
             sources: vec![SourceStatus {
@@ -258,6 +267,7 @@ mod tests {
             pid: 4711,
             started: "2026-01-02T15:04:05Z".into(),
             uptime_s: 192,
+            config_error: Some("proxy.toml:3:1: no".into()),
             health: HealthStatus {
                 status: Word::Degraded,
                 reason: Some("cache: no majority".into()),

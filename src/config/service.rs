@@ -6,7 +6,9 @@ use super::discovery::{self, Found};
 use super::report::{Bad, Spot};
 use super::table::{Item, Table};
 use super::tls;
-use super::value::{HOUR, boolean, count, duration, listener, mode, one_of, service_name};
+use super::value::{
+    HOUR, boolean, count, duration, listener, mode, one_of, postgres_listener, service_name,
+};
 use crate::addr::Addr;
 use crate::proto::spec::{
     InFlight, Limits, ListenSpec, ProtocolKind, ReplicaFallback, ServiceSpec,
@@ -35,10 +37,10 @@ pub fn read(mut table: Table) -> Draft {
         Ok((service_name(item)?, item.spot.clone()))
     });
     let protocol = table.need("protocol", PROTOCOL_HELP, one_of(&PROTOCOLS));
-    let primary = listen(&mut table);
+    let primary = listen(&mut table, protocol);
     let replica = table.items("replica_listen", "for example [\"127.0.0.1:6380\"]");
     let replica = replica
-        .map(|items| table.each(items, listener))
+        .map(|items| addresses(&table, items, protocol))
         .unwrap_or_default();
     let fallback = [
         ("primary", ReplicaFallback::Primary),
@@ -59,10 +61,10 @@ pub fn read(mut table: Table) -> Draft {
     table.finish();
 
     let (discovery, targets) = found.map_or((None, Vec::new()), |f| (f.discovery, f.targets));
-    let addresses = |list: &[(Addr, Spot)]| list.iter().map(|(addr, _)| addr.clone()).collect();
+    let plain = |list: &[(Addr, Spot)]| list.iter().map(|(addr, _)| addr.clone()).collect();
     let listen = ListenSpec {
-        primary: addresses(&primary),
-        replica: addresses(&replica),
+        primary: plain(&primary),
+        replica: plain(&replica),
         replica_fallback: fallback,
         socket_mode,
     };
@@ -104,10 +106,22 @@ fn in_flight(table: &mut Table, protocol: Option<ProtocolKind>) -> InFlight {
     in_flight.unwrap_or_default()
 }
 
-fn listen(table: &mut Table) -> Vec<(Addr, Spot)> {
+fn listen(table: &mut Table, protocol: Option<ProtocolKind>) -> Vec<(Addr, Spot)> {
     let help = "where clients connect, for example [\"127.0.0.1:6379\", \"unix:/run/pilotfish/redis.sock\"]";
     let items = table.need_items("listen", help).unwrap_or_default();
-    table.each(items, listener)
+    addresses(table, items, protocol)
+}
+
+fn addresses<'a>(
+    table: &Table<'a>,
+    items: Vec<Item<'a>>,
+    protocol: Option<ProtocolKind>,
+) -> Vec<(Addr, Spot)> {
+    let outside = table.report().outside;
+    table.each(items, |item| match protocol {
+        Some(ProtocolKind::Postgres) => postgres_listener(item, |path| outside.is_directory(path)),
+        _ => listener(item),
+    })
 }
 
 fn limits(table: &mut Table, protocol: Option<ProtocolKind>) -> Limits {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::shown;
@@ -279,6 +279,24 @@ pub fn listener(item: &Item) -> Result<Addr, Bad> {
             ))
         }
         addr => Ok(addr),
+    }
+}
+
+/// The name under which clients of PostgreSQL look for a socket in a directory (libpq's `host=/dir`).
+const POSTGRES_SOCKET: &str = ".s.PGSQL.5432";
+
+/// [`listener`] for PostgreSQL: a directory stands for the socket in it.
+pub fn postgres_listener(item: &Item, is_directory: impl Fn(&Path) -> bool) -> Result<Addr, Bad> {
+    let text = item.value.as_str().unwrap_or_default();
+    let directory = text
+        .strip_prefix("unix:")
+        .filter(|path| path.ends_with('/') || is_directory(Path::new(path)));
+    match directory {
+        Some(path) => {
+            let path = path.trim_end_matches('/');
+            parse_address(&format!("unix:{path}/{POSTGRES_SOCKET}"))
+        }
+        None => listener(item),
     }
 }
 

@@ -8,17 +8,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::relay::{Chunk, Linked, Login, Outcome, Unlink};
 use super::{Door, EndReason, refuse};
-use crate::addr::Addr;
 use crate::net::Stream;
 use crate::proto::login::{
     ClientEnd, Ends, Leave, LoggedIn, LoginError, LoginFuture, Opening, OpeningFuture, ServerEnd,
 };
+use crate::proto::track::Farewell;
 use crate::signal::{Crossing, Signal};
 use crate::topology::pick::{Standing, standing};
 use crate::topology::{Endpoint, Occupied, Role};
@@ -67,18 +67,40 @@ async fn closing(door: &Door) {
     }
 }
 
-/// Says `words` to the server at `to`, and waits until it hangs up: then it has read them.
-async fn deliver(to: &Addr, words: &[u8], door: &Door) {
+/// Says `words` to the server `to`, if that is one of those that clients may go to now, and waits until
+/// it hangs up: then it has read them.
+pub async fn deliver(to: &Arc<Endpoint>, words: &[u8], door: &Door) {
     let service = &door.service;
+    let pass = Pass::new(door, service.signal.version());
+    if !serves(to, door) {
+        return;
+    }
     let dialled = service
         .dialer
-        .dial(to, None, service.limits.connect_timeout)
+        .dial(
+            &to.addr,
+            to.server_name.as_deref(),
+            service.limits.connect_timeout,
+        )
         .await;
-    if let Ok(mut server) = dialled
-        && server.write_all(words).await.is_ok()
-    {
-        let _ = timeout(HANG_UP, server.read(&mut [0; 64])).await;
-    }
+    let Ok(server) = dialled else { return };
+    let mut server = ServerEnd::new(server, &pass);
+    let say = async {
+        let words = (to.as_ref(), words);
+        service.wire.convey(&mut server, words).await?;
+        server.read(&mut [0; 64]).await
+    };
+    // A server that lost its place meanwhile is not written to, and this then takes its time.
+    let _ = timeout(HANG_UP, say).await;
+}
+
+/// Whether sessions may be on `endpoint` now.
+fn serves(endpoint: &Endpoint, door: &Door) -> bool {
+    let topology = door.service.topology.load();
+    let is = |other: &Arc<Endpoint>| other.addr == endpoint.addr;
+    topology.primary.as_ref().is_some_and(is)
+        || topology.leaving.as_ref().is_some_and(|l| is(&l.endpoint))
+        || topology.replicas.iter().any(is)
 }
 
 /// Logs the client of `linked` in, where its protocol has logins.
@@ -103,12 +125,7 @@ enum Halt {
 async fn log_in(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Linked, Outcome> {
     let service = &door.service;
     let endpoint = linked.place.endpoint().clone();
-    let pass = Pass {
-        signal: &service.signal,
-        crossing: service.signal.crossing(door.thread),
-        version: AtomicU64::new(linked.version),
-        denied: AtomicBool::new(false),
-    };
+    let pass = Pass::new(door, linked.version);
     let mut ends = Ends {
         client: ClientEnd::new(linked.client),
         server: ServerEnd::new(linked.upstream, &pass),
@@ -126,8 +143,8 @@ async fn log_in(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Lin
         }
         Err(halt) => halt,
     };
-    let heard = ends.client.has_heard();
-    let client = ends.client.into_stream();
+    let (heard, cut) = (ends.client.has_heard(), ends.client.is_cut());
+    let mut client = ends.client.into_stream();
     let retry = |client, why| Outcome::Unlinked {
         client,
         pending: None,
@@ -151,7 +168,22 @@ async fn log_in(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Lin
             ended(&error, door)
         }
     };
+    if let Some(why) = farewell(reason).filter(|_| !cut)
+        && let Some(words) = service.wire.login_ended(why)
+    {
+        refuse::say(&mut client, &words).await;
+    }
     Err(Outcome::Ended(refuse::end(client, reason).await))
+}
+
+/// Why a login ended that came to nothing through no fault of its own.
+fn farewell(reason: EndReason) -> Option<Farewell> {
+    match reason {
+        EndReason::Switched => Some(Farewell::Switched),
+        EndReason::Drained => Some(Farewell::Drained),
+        EndReason::LoginTimeout => Some(Farewell::Idle),
+        _ => None,
+    }
 }
 
 fn finished(
@@ -259,6 +291,18 @@ struct Pass<'a> {
     crossing: &'a Crossing,
     version: AtomicU64,
     denied: AtomicBool,
+}
+
+impl<'a> Pass<'a> {
+    fn new(door: &'a Door, version: u64) -> Self {
+        let signal = &door.service.signal;
+        Self {
+            signal,
+            crossing: signal.crossing(door.thread),
+            version: AtomicU64::new(version),
+            denied: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Leave for Pass<'_> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use super::metrics::MonitorMetrics;
+use super::metrics::SharedMetrics;
 use super::pin::{self, PinReceiver};
 use super::{Judge, Report, Verdict};
 use crate::addr::Addr;
@@ -32,7 +32,7 @@ pub struct Publisher {
     pub writer: TopologyWriter,
     pub gate: Arc<Gate>,
     pub report: watch::Sender<Arc<Report>>,
-    pub metrics: MonitorMetrics,
+    pub metrics: SharedMetrics,
     pub events: Arc<Events>,
     pub pin: PinReceiver,
     /// Whether the last verdict was an operator's.
@@ -75,7 +75,7 @@ impl Publisher {
             self.gate.release(HoldReason::Fence);
         }
         self.update_report(verdict, now);
-        self.metrics.show(verdict);
+        self.metrics.with(|metrics| metrics.show(verdict));
     }
 
     fn record(&self, event: &'static str, message: impl Into<String>) {
@@ -100,7 +100,8 @@ impl Publisher {
 
     fn announce(&self, verdict: &Verdict, published: &Published, now: Moment) {
         let (before, after) = (&published.before, &published.after);
-        self.metrics.published(after.generation);
+        self.metrics
+            .with(|metrics| metrics.published(after.generation));
         if before.primary_addr() == after.primary_addr() && after.primary.is_some() {
             return;
         }
@@ -110,10 +111,12 @@ impl Publisher {
             .map_or_else(|| "-".to_owned(), |t| t.0.to_string());
         match after.primary_addr() {
             Some(primary) => {
-                self.metrics.switched(after.cause.as_str());
+                self.metrics
+                    .with(|metrics| metrics.switched(after.cause.as_str()));
                 // How long it took says something only where evidence decided.
                 if !self.by_hand {
-                    self.metrics.switch_seconds.record(took.as_secs_f64());
+                    self.metrics
+                        .with(|m| m.switch_seconds.record(took.as_secs_f64()));
                 }
                 let generation = after.generation.0;
                 let (cause, ms) = (after.cause, took.as_millis());

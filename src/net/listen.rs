@@ -84,6 +84,23 @@ impl Bound {
         }
     }
 
+    /// Makes the sockets follow `options`, where they can: an address that is listened on stays so
+    /// without a break when its service changes.
+    pub fn adjust(&self, options: ListenOptions) {
+        for socket in &self.sockets {
+            match &self.path {
+                None => {
+                    // A socket that does not take it keeps what it had.
+                    let _ = keep_alive(&SockRef::from(socket), options.keepalive);
+                }
+                Some(path) => {
+                    let mode = std::fs::Permissions::from_mode(options.socket_mode);
+                    let _ = std::fs::set_permissions(path, mode);
+                }
+            }
+        }
+    }
+
     /// The socket for one data thread.
     ///
     /// # Errors

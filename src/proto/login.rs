@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::track::Tracker;
-use crate::addr::Addr;
 use crate::net::Stream;
 use crate::net::tls::{Connector, TlsError};
 use crate::topology::Endpoint;
@@ -24,14 +23,20 @@ pub type LoginFuture<'a> = Pin<Box<dyn Future<Output = Result<LoggedIn, LoginErr
 /// Reading what a client says before it gets a server. Dropping it loses what was read.
 pub type OpeningFuture<'a> = Pin<Box<dyn Future<Output = Result<Opening, LoginError>> + Send + 'a>>;
 
+/// Saying something to a server that answers nothing. Dropping it leaves it half said.
+pub type ConveyFuture<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
+
 /// What a client that speaks first wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Opening {
     /// A session; these are its first words, for the login.
     Session(Bytes),
     /// To say these words to one server, wherever the primary is, and nothing else (PostgreSQL's
     /// CancelRequest). `None`: nobody knows which server that would be.
-    Message { to: Option<Addr>, words: Bytes },
+    Message {
+        to: Option<Arc<Endpoint>>,
+        words: Bytes,
+    },
 }
 
 /// A session that can begin.
@@ -86,6 +91,7 @@ pub struct Ends<'a> {
 pub struct ClientEnd {
     stream: Stream,
     heard: bool,
+    cut: bool,
 }
 
 impl ClientEnd {
@@ -93,12 +99,30 @@ impl ClientEnd {
         Self {
             stream,
             heard: false,
+            cut: false,
         }
     }
 
     /// Whether a byte was written to the client.
     pub fn has_heard(&self) -> bool {
         self.heard
+    }
+
+    /// Writes `words`, which are whole messages. Dropped before its end, it may leave the client in the
+    /// middle of one: see [`ClientEnd::is_cut`].
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn say(&mut self, words: &[u8]) -> io::Result<()> {
+        self.cut = true;
+        let said = self.write_all(words).await;
+        self.cut = said.is_err();
+        said
+    }
+
+    /// Whether the client may have heard half a message, so that it can be told nothing more.
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// Whether the client came through a Unix socket, which some clients hold to be as good as TLS.

@@ -16,12 +16,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
 
-use self::login::{Ends, LoginFuture, OpeningFuture};
+use self::login::{ConveyFuture, Ends, LoginFuture, OpeningFuture, ServerEnd};
+use self::track::Farewell;
 use crate::monitor::Watcher;
 use crate::net::Stream;
 use crate::net::dial::Dialer;
 use crate::net::tls::TlsError;
+use crate::topology::Endpoint;
 pub use spec::{Discovery, ProtocolKind, ServiceSpec};
 
 /// The protocols there are.
@@ -100,6 +103,24 @@ pub trait Wire: Send + Sync {
     fn login<'a>(&'a self, ends: &'a mut Ends<'_>) -> Option<LoginFuture<'a>> {
         let _ = ends;
         None
+    }
+
+    /// What a client hears whose login has to end, between two messages of it. `None`: it just hears the
+    /// end of the connection.
+    fn login_ended(&self, why: Farewell) -> Option<Bytes> {
+        let _ = why;
+        None
+    }
+
+    /// Says the words of an [`login::Opening::Message`] to the server they are for, which was dialled for
+    /// them.
+    fn convey<'a>(
+        &'a self,
+        server: &'a mut ServerEnd<'_>,
+        (endpoint, words): (&'a Endpoint, &'a [u8]),
+    ) -> ConveyFuture<'a> {
+        let _ = endpoint;
+        Box::pin(server.write_all(words))
     }
 
     /// Whether a server that ends its sending side may still read. For request-and-answer protocols

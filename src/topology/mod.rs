@@ -122,10 +122,14 @@ pub enum Cause {
     Reachable,
     /// An operator said so.
     Pinned,
+    /// The primary is not fit any more, and this is the next server that is.
+    Successor,
+    /// A server that is preferred has been fit for long enough.
+    Preferred,
 }
 
 impl Cause {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Start,
         Self::Proven,
         Self::Announced,
@@ -141,6 +145,8 @@ impl Cause {
         Self::Refreshed,
         Self::Reachable,
         Self::Pinned,
+        Self::Successor,
+        Self::Preferred,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -160,6 +166,8 @@ impl Cause {
             Self::Refreshed => "refreshed",
             Self::Reachable => "reachable",
             Self::Pinned => "pinned",
+            Self::Successor => "successor",
+            Self::Preferred => "preferred",
         }
     }
 }

@@ -92,6 +92,11 @@ pub fn start(service: Service) -> Sidecar {
     Sidecar::start(binary(), config(service), Until::Healthy).unwrap()
 }
 
+/// As [`start`], with a whole config.
+pub fn start_config(config: Config) -> Sidecar {
+    Sidecar::start(binary(), config, Until::Healthy).unwrap()
+}
+
 /// Listening when this returns, with or without a primary.
 pub fn start_without_primary(service: Service) -> Sidecar {
     Sidecar::start(binary(), config(service), Until::Live).unwrap()

@@ -7,7 +7,11 @@ mod support;
 mod kit;
 
 mod failover;
+mod galera;
 mod liars;
+mod mysql_replication;
+
+mod postgres;
 
 mod clients;
 mod hold;

@@ -1,10 +1,14 @@
 //! What an operator does: look, pause, pin, drain.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use pilotfish_harness::resp::encode;
-use pilotfish_harness::sidecar::Sidecar;
+use pilotfish_harness::process::Signal;
+use pilotfish_harness::redis::RedisServer;
+use pilotfish_harness::resp::{Value, encode};
+use pilotfish_harness::sidecar::{Config, Service, Sidecar};
+use pilotfish_harness::wait;
 
 use crate::kit::{self, LONG, connect, control, ok, say};
 
@@ -183,4 +187,225 @@ fn events_are_followed_as_they_happen() {
     assert!(recent.contains("cache paused: "), "{recent}");
     let (code, said) = control(&sidecar, &["events", "--since", "soon"]);
     assert_eq!(code, Some(2), "{said}");
+}
+
+/// The config of `cache` on the nodes of `first`, and of `search` where there is one.
+fn with(nodes: &RedisServer, hold: &str, search: Option<&RedisServer>) -> Config {
+    let mut config = kit::config(kit::cache(&[nodes.addr]).set("hold_timeout", hold));
+    if let Some(search) = search {
+        config = config.service(second(search));
+    }
+    config
+}
+
+fn second(redis: &RedisServer) -> Service {
+    Service::new("search", "tcp")
+        .unwrap()
+        .discover("kind", "static")
+        .discover_all("nodes", &[redis.addr])
+}
+
+/// The same with the listeners of `before`, as an editor leaves them.
+fn keep_listeners(mut config: Config, before: &Config) -> Config {
+    for service in &mut config.services {
+        if let Some(old) = before.services.iter().find(|s| s.name == service.name) {
+            service.tcp.clone_from(&old.tcp);
+            service.unix.clone_from(&old.unix);
+        }
+    }
+    config.http = before.http;
+    config
+}
+
+#[test]
+fn a_reload_follows_the_file_and_leaves_the_others_alone() {
+    let (redis, other) = (kit::redis(), kit::redis());
+    let first = with(&redis, "10s", Some(&other));
+    let mut sidecar = kit::start_config(first);
+    let mut cache = kit::client(&sidecar);
+    let mut search = connect(&sidecar.tcp("search").unwrap().into());
+    for client in [&mut cache, &mut search] {
+        assert_eq!(say(client, &["SET", "a", "1"]), ok());
+    }
+    assert!(done(&sidecar, &["reload"]).contains("nothing changed"));
+
+    // `cache` moves to the other server; `search` stays as it is.
+    let moved = with(&other, "10s", Some(&other));
+    let moved = keep_listeners(moved, sidecar.config());
+    sidecar.rewrite_config(moved).unwrap();
+    assert!(done(&sidecar, &["reload"]).contains("services changed: cache"));
+    sidecar.wait_primary("cache", other.addr, LONG).unwrap();
+    assert_eq!(say(&mut kit::client(&sidecar), &["SET", "b", "2"]), ok());
+    assert_eq!(
+        other.command(&["GET", "b"]).unwrap(),
+        Value::Bulk(b"2".to_vec())
+    );
+    // Who was there before goes on where it was; the other service never noticed.
+    assert_eq!(say(&mut cache, &["SET", "a", "2"]), ok());
+    assert_eq!(
+        redis.command(&["GET", "a"]).unwrap(),
+        Value::Bulk(b"2".to_vec())
+    );
+    assert_eq!(say(&mut search, &["SET", "a", "2"]), ok());
+    drop(cache);
+    sidecar.wait_log("event=\"retired\"", LONG).unwrap();
+    assert_eq!(
+        sidecar
+            .metric(
+                "sessions_active",
+                &[("service", "search"), ("role", "primary")]
+            )
+            .unwrap(),
+        1.0
+    );
+    let info = |addr: String| {
+        let labels = [("service", "cache"), ("endpoint", addr.as_str())];
+        sidecar.metric("primary_info", &labels).unwrap()
+    };
+    assert_eq!(
+        (info(redis.addr.to_string()), info(other.addr.to_string())),
+        (0.0, 1.0)
+    );
+
+    // By signal, and one service less.
+    let fewer = keep_listeners(with(&other, "10s", None), sidecar.config());
+    let gone = sidecar.tcp("search").unwrap();
+    sidecar.rewrite_config(fewer).unwrap();
+    sidecar.server().signal(Signal::HUP).unwrap();
+    sidecar.wait_log("services removed: search", LONG).unwrap();
+    let refused = || Ok(std::net::TcpStream::connect(gone).is_err());
+    wait::until_true("the listener is gone", LONG, refused).unwrap();
+    assert_eq!(
+        say(&mut search, &["SET", "a", "3"]),
+        ok(),
+        "its session goes on"
+    );
+    drop(search);
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_is_shown() {
+    let redis = kit::redis();
+    let sidecar = kit::start(kit::cache(&[redis.addr]));
+    let mut client = kit::client(&sidecar);
+    let good = std::fs::read_to_string(sidecar.config_file()).unwrap();
+    std::fs::write(
+        sidecar.config_file(),
+        good.replace("max_held", "max_hold") + "\nhold = 1\n",
+    )
+    .unwrap();
+    let (code, said) = control(&sidecar, &["reload"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("unknown key `hold`") && said.contains("proxy.toml:"),
+        "{said}"
+    );
+    let shown = done(&sidecar, &["status"]);
+    assert!(
+        shown.contains("is not followed") && shown.contains("unknown key `hold`"),
+        "{shown}"
+    );
+    assert_eq!(say(&mut client, &["SET", "a", "1"]), ok());
+    assert_eq!(say(&mut kit::client(&sidecar), &["SET", "a", "1"]), ok());
+    assert!(
+        events(&sidecar)
+            .iter()
+            .any(|e| e.contains("reload-failed: "))
+    );
+
+    // An address that cannot be had is found before anything changes.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = format!("{}", sidecar.tcp("cache").unwrap());
+    let other = good.replace(&own, &taken.local_addr().unwrap().to_string());
+    std::fs::write(sidecar.config_file(), other).unwrap();
+    let (code, said) = control(&sidecar, &["reload"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("another process is listening there"),
+        "{said}"
+    );
+    assert_eq!(say(&mut kit::client(&sidecar), &["SET", "a", "1"]), ok());
+
+    std::fs::write(sidecar.config_file(), good).unwrap();
+    assert!(done(&sidecar, &["reload"]).contains("nothing changed"));
+    assert!(!done(&sidecar, &["status"]).contains("is not followed"));
+}
+
+#[test]
+fn a_storm_of_reloads_drops_nobody() {
+    let redis = kit::redis();
+    let mut sidecar = kit::start_config(with(&redis, "10s", None));
+    let mut kept = kit::client(&sidecar);
+    let targets = kit::targets(&sidecar);
+    let stop = AtomicBool::new(false);
+    let served = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for target in &targets {
+            let (stop, served) = (&stop, &served);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(say(&mut connect(target), &["SET", "a", "1"]), ok());
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let stopped = Stop(&stop);
+        for round in 0..100 {
+            let hold = ["10s", "11s"][round % 2];
+            let next = keep_listeners(with(&redis, hold, None), sidecar.config());
+            sidecar.rewrite_config(next).unwrap();
+            let answer = sidecar.admin("POST", "/v1/reload", "").unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            assert_eq!(say(&mut kept, &["SET", "b", "1"]), ok());
+        }
+        drop(stopped);
+    });
+    assert!(served.load(Ordering::Relaxed) > 100, "{served:?}");
+    assert_eq!(
+        kit::ends(&sidecar, "drained") + kit::ends(&sidecar, "switched"),
+        0.0
+    );
+    drop(kept);
+    kit::wait_no_sessions(&sidecar);
+    assert!(sidecar.server().fds().unwrap() < 100);
+}
+
+/// Ends the load even when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn the_agent_says_what_health_says() {
+    let redis = kit::redis();
+    let port = pilotfish_harness::ports::free().unwrap();
+    let mut config = kit::config(kit::cache(&[redis.addr]));
+    config.http_lines.push(format!("agent = \"{port}\""));
+    let sidecar = kit::start_config(config);
+    let asked = || {
+        let mut stream = std::net::TcpStream::connect(port).unwrap();
+        let mut line = String::new();
+        stream.read_to_string(&mut line).unwrap();
+        line
+    };
+    assert_eq!(asked(), "up ready\n");
+    done(&sidecar, &["drain"]);
+    assert_eq!(asked(), "drain\n");
+    done(&sidecar, &["undrain"]);
+    assert_eq!(asked(), "up ready\n");
+}
+
+#[test]
+fn the_config_is_shown_without_its_secrets() {
+    let redis = kit::redis();
+    let service = kit::cache(&[redis.addr]).discover("password", "hunter2-and-more");
+    let sidecar = kit::start_without_primary(service);
+    let answer = sidecar.admin("GET", "/v1/config", "").unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("[[service]]"), "{}", answer.body);
+    assert!(!answer.body.contains("hunter2"), "{}", answer.body);
 }

@@ -37,6 +37,12 @@ pub const PROBE: Account = Account {
     password: "probe-s3cret",
 };
 
+/// What HAProxy's `mysql-check` logs in as: it can only without a password.
+pub const CHECK: Account = Account {
+    user: "haproxy_check",
+    password: "",
+};
+
 impl Account {
     pub fn login(&self) -> Login {
         Login::new(self.user, self.password)
@@ -151,9 +157,10 @@ fn accounts_sql() -> String {
         )
     };
     format!(
-        "FLUSH PRIVILEGES;\nCREATE DATABASE {DATABASE};\n{}{}",
+        "FLUSH PRIVILEGES;\nCREATE DATABASE {DATABASE};\n{}{}{}",
         account(SHOP, &format!("ALL ON {DATABASE}.*")),
         account(PROBE, "REPLICATION CLIENT, REPLICA MONITOR ON *.*"),
+        account(CHECK, "USAGE ON *.*"),
     )
 }
 

@@ -30,7 +30,18 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mariadb-install-db", "mariadb-server"),
     ("mariadb", "mariadb-client"),
     ("php", "php-cli php-redis php-nrk-predis"),
+    ("named", "bind9"),
+    ("knotd", "knot"),
+    ("pdns_server", "pdns-server pdns-backend-sqlite3"),
+    ("sqlite3", "sqlite3"),
+    ("unbound", "unbound"),
     ("setpriv", "util-linux"),
+    ("postgres", "postgresql"),
+    ("initdb", "postgresql"),
+    ("pg_basebackup", "postgresql"),
+    ("psql", "postgresql-client"),
+    ("pgbench", "postgresql"),
+    ("pgbouncer", "pgbouncer"),
 ];
 
 /// Where a program is; the error says which package has it.

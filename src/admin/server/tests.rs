@@ -54,6 +54,7 @@ fn busy() -> Sample {
             role: "replica",
             up: true,
             lag_bytes: Some(42),
+            lag_seconds: None,
             detail: Some("link is up".into()),
         }],
         sources: vec![SourceReport {

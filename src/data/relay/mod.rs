@@ -13,14 +13,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 pub use buffer::Chunk;
 use half::{Current, Free, Half, Passage, Stop};
 
 use super::table::{Entry, Stage};
-use super::{Door, EndReason};
+use super::{Door, EndReason, refuse};
 use crate::clock::Moment;
 use crate::gate::HoldReason;
 use crate::net::Stream;
@@ -394,11 +393,7 @@ impl<'a> Relay<'a> {
         };
         let words = self.tracker.as_ref().and_then(|t| t.farewell(why));
         if let Some(words) = words.filter(|_| !self.down.is_finished()) {
-            poll_fn(|cx| {
-                let _ = Pin::new(&mut self.client).poll_write(cx, &words);
-                Poll::Ready(())
-            })
-            .await;
+            refuse::say(&mut self.client, &words).await;
         }
     }
 }

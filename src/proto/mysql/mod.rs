@@ -1,9 +1,14 @@
 //! MySQL and MariaDB: logins, sessions, Galera and asynchronous replication.
 
+pub mod galera;
 mod knock;
 pub mod login;
+pub mod node;
 pub mod packet;
+pub mod probe;
+pub mod replication;
 pub mod tracker;
+pub mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,13 +17,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::login::{Keys, Shared};
+use self::watch::{Kind, SqlWatcher};
 use super::fixed::{self, FixedWatcher};
 use super::login::{Ends, LoginFuture};
 use super::spec::{Discovery, ProtocolKind, ServiceSpec, StaticSpec};
 use super::{Found, Protocol, Refusal, Wire, WireError};
 use crate::monitor::Watcher;
 use crate::net::dial::Dialer;
-use crate::net::tls::Connector;
+use crate::net::tls::{Connector, TlsMode};
 
 /// The protocol's entry in `PROTOCOLS`.
 pub struct Mysql;
@@ -29,18 +35,32 @@ impl Protocol for Mysql {
     }
 
     fn bind(&self, spec: &ServiceSpec) -> Result<Arc<dyn Wire>, WireError> {
-        let Discovery::Static(discovery) = spec.discovery.clone() else {
-            return Err(WireError::Discovery {
-                protocol: "mysql",
-                discovery: spec.discovery.as_str(),
-            });
+        let connector = Connector::build(&spec.tls)?;
+        let tls = (spec.tls.mode != TlsMode::Off).then(|| connector.clone());
+        let watch = |kind| {
+            Finder::Sql(SqlWatcher {
+                kind,
+                region: spec.region.clone(),
+                tls,
+            })
+        };
+        let finder = match spec.discovery.clone() {
+            Discovery::Galera(spec) => watch(Kind::Galera(spec)),
+            Discovery::Mysql(spec) => watch(Kind::Mysql(spec)),
+            Discovery::Static(spec) => Finder::Static(spec),
+            other => {
+                return Err(WireError::Discovery {
+                    protocol: "mysql",
+                    discovery: other.as_str(),
+                });
+            }
         };
         Ok(Arc::new(MysqlWire {
             name: spec.name.clone(),
-            discovery,
+            finder,
             logins: Shared {
                 tls_mode: spec.tls.mode,
-                connector: Connector::build(&spec.tls)?,
+                connector,
                 keys: Keys::default(),
                 in_flight: spec.in_flight,
                 greeting_within: spec.limits.hold_timeout.max(spec.limits.connect_timeout),
@@ -49,20 +69,36 @@ impl Protocol for Mysql {
     }
 }
 
+/// How the primary is found.
+enum Finder {
+    Sql(SqlWatcher),
+    Static(StaticSpec),
+}
+
 struct MysqlWire {
     name: Arc<str>,
-    discovery: StaticSpec,
+    finder: Finder,
     logins: Shared,
 }
 
 impl Wire for MysqlWire {
     fn watcher(&self) -> Box<dyn Watcher> {
-        let spec = self.discovery.clone();
-        Box::new(FixedWatcher { spec }.politely(knock::leave))
+        match &self.finder {
+            Finder::Sql(watcher) => Box::new(watcher.clone()),
+            Finder::Static(spec) => {
+                let spec = spec.clone();
+                Box::new(FixedWatcher { spec }.politely(knock::leave))
+            }
+        }
     }
 
     fn look_around(&self, dialer: Dialer) -> Pin<Box<dyn Future<Output = Vec<Found>> + Send + '_>> {
-        Box::pin(async move { fixed::look_around(&self.discovery, &dialer).await })
+        Box::pin(async move {
+            match &self.finder {
+                Finder::Sql(watcher) => watcher.look_around(&dialer).await,
+                Finder::Static(spec) => fixed::look_around(spec, &dialer).await,
+            }
+        })
     }
 
     fn refusal(&self, why: Refusal) -> Option<Bytes> {

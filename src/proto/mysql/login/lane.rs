@@ -141,6 +141,11 @@ impl Lane {
         to.flush().await
     }
 
+    /// A new command, or the answer to one that was sent along with others: ids begin anew.
+    pub fn restart(&mut self, next: u8) {
+        self.next = next;
+    }
+
     /// The sequence id that the next packet has.
     pub fn next(&self) -> u8 {
         self.next

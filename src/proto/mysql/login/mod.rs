@@ -4,8 +4,8 @@
 
 mod exchange;
 pub mod hello;
-mod keys;
-pub(super) mod lane;
+pub mod keys;
+pub mod lane;
 
 use std::future::pending;
 
