@@ -448,3 +448,41 @@ fn mariadbs_own_client_shows_its_password_to_mysql() {
         }
     }
 }
+
+/// Whoever hangs up within a handshake is counted, and a hundred times in a row block a host.
+#[test]
+fn no_handshake_is_left_half_done() {
+    let server = Script::start(|peer| {
+        peer.send(&script::greeting(CAPS, "mysql_native_password"))?;
+        let Ok(response) = peer.recv() else {
+            peer.note("hung up");
+            return Ok(());
+        };
+        let user = response[32..].split(|b| *b == 0).next().unwrap();
+        peer.note(String::from_utf8_lossy(user));
+        peer.send(&[b"\xfemysql_native_password\0", &script::NONCE[..], b"\0"].concat())?;
+        if peer.recv()? != b"" {
+            peer.note("a password");
+        }
+        peer.send(&script::err(1045, "#28000Access denied"))
+    });
+    let sidecar = kit::start(fixed(&[server.addr]));
+    wait_notes(&server, &["pilotfish-knocks"]);
+    let [target, _] = kit::targets(&sidecar);
+    for bytes in [&b""[..], b"GET /"] {
+        let mut client = client(&target);
+        client.recv().unwrap();
+        client.stream.write_all(bytes).unwrap();
+        drop(client);
+    }
+    kit::wait_no_sessions(&sidecar);
+    let mut left = 0;
+    wait::until_true("the clients to be seen off", LONG, || {
+        let notes = server.take_notes();
+        assert!(notes.iter().all(|it| it == "pilotfish-knocks"), "{notes:?}");
+        left += notes.len();
+        // Two of them, and probes.
+        Ok(left >= 4)
+    })
+    .unwrap();
+}

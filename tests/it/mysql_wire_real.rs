@@ -43,6 +43,34 @@ fn sql(target: &Target, more: &[&str], statement: &str) -> String {
     kit::run(command, b"")
 }
 
+/// Where the one session stands, as `/v1/sessions` shows it.
+fn wait_stage(sidecar: &Sidecar, wanted: &str) {
+    let mut last = String::new();
+    let waited = wait::until_true("the session's stage", LONG, || {
+        let answer = sidecar.admin("GET", "/v1/sessions", "")?;
+        let all: serde_json::Value = serde_json::from_str(&answer.body)?;
+        last = all["sessions"][0]["state"].to_string();
+        Ok(last == format!("\"{wanted}\""))
+    });
+    waited.unwrap_or_else(|error| panic!("{error:#}: {last}, not {wanted}"));
+}
+
+/// Everything PHP does, with mysqli and with PDO; at the end each session is known to be idle.
+fn all_of_php(sidecar: &Sidecar) {
+    for target in kit::targets(sidecar) {
+        for (script, sessions) in [("mysqli.php", 1), ("pdo.php", 2)] {
+            let mut talk = Talk::start(&mut php(script, &target));
+            for _ in 0..sessions {
+                assert_eq!(talk.hear(), "ready", "{script} at {target}");
+                wait_stage(sidecar, "idle");
+                talk.say("");
+            }
+            assert_eq!(talk.hear(), "done", "{script} at {target}");
+            kit::wait_no_sessions(sidecar);
+        }
+    }
+}
+
 /// Bytes of memory that no session of large values may need.
 const LITTLE: u64 = 48 << 20;
 
@@ -51,12 +79,7 @@ fn mysqli_and_pdo_over_tcp_and_unix() {
     let server = server(&["max_allowed_packet = 128M"]);
     let sidecar = kit::start(at(&[&server]));
     let before = sidecar.server().rss().unwrap();
-    for target in kit::targets(&sidecar) {
-        for script in ["mysqli.php", "pdo.php"] {
-            let said = kit::run(&mut php(script, &target), b"");
-            assert_eq!(said, "done\n", "{script} at {target}");
-        }
-    }
+    all_of_php(&sidecar);
     let grown = sidecar.server().rss().unwrap().saturating_sub(before);
     assert!(grown < LITTLE, "{grown} bytes more than before");
     kit::wait_no_sessions(&sidecar);
@@ -114,11 +137,8 @@ fn tls_to_the_server_and_plaintext_clients() {
     let certs = Certs::make(&["127.0.0.1"]).unwrap();
     let server = with_tls(&certs);
     let sidecar = kit::start(at(&[&server]).section(&verified(&certs)));
+    all_of_php(&sidecar);
     for target in kit::targets(&sidecar) {
-        for script in ["mysqli.php", "pdo.php"] {
-            let said = kit::run(&mut php(script, &target), b"");
-            assert_eq!(said, "done\n", "{script} at {target}");
-        }
         for user in ["--user=shop", "--user=curve"] {
             let said = sql(&target, &[user], CIPHER);
             assert!(said.starts_with("Ssl_cipher\tTLS_"), "{user}: {said:?}");
@@ -195,6 +215,46 @@ fn cut(in_flight: &str) -> (MariaDb, Sidecar, Talk) {
     old.server().kill().unwrap();
     sidecar.wait_primary("cache", new.addr, LONG).unwrap();
     (new, sidecar, php)
+}
+
+#[test]
+fn where_a_session_stands() {
+    let server = server(&[]);
+    server.query("CREATE TABLE shop.t (n INT)").unwrap();
+    let sidecar = kit::start(at(&[&server]));
+    for target in kit::targets(&sidecar) {
+        let mut php = Talk::start(&mut kit::php("wpdb.php", &target));
+        assert_eq!(php.hear(), "ready");
+        wait_stage(&sidecar, "idle");
+        for (statement, said, stage) in [
+            ("BEGIN", "ok after 1", "in-transaction"),
+            ("INSERT INTO t VALUES (1)", "ok after 1", "in-transaction"),
+            ("NONSENSE", "error 1064 after 1", "in-transaction"),
+            ("COMMIT", "ok after 1", "idle"),
+            ("SET autocommit = 0", "ok after 1", "idle"),
+            ("INSERT INTO t VALUES (2)", "ok after 1", "in-transaction"),
+            ("ROLLBACK", "ok after 1", "idle"),
+            ("SELECT SLEEP(1.5)", "0 after 1", "idle"),
+        ] {
+            php.say(statement);
+            if statement.contains("SLEEP") {
+                asleep(&server);
+                wait_stage(&sidecar, "in-flight");
+            }
+            assert_eq!(php.hear(), said, "{statement}");
+            wait_stage(&sidecar, stage);
+        }
+        drop(php);
+        kit::wait_no_sessions(&sidecar);
+        let mut compressed = mariadb(&target, SHOP.password);
+        compressed.args(["--compress", "--unbuffered", "-n"]);
+        let mut talk = Talk::start(&mut compressed);
+        talk.say("SELECT 5;");
+        assert_eq!(talk.hear(), "5");
+        wait_stage(&sidecar, "pinned-compressed");
+        drop(talk);
+        kit::wait_no_sessions(&sidecar);
+    }
 }
 
 #[test]

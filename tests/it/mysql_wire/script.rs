@@ -295,6 +295,9 @@ pub fn sha2(peer: &mut Peer, how: &Sha2) -> io::Result<()> {
     let offered = if how.tls.is_some() { CAPS | SSL } else { CAPS };
     peer.send(&greeting(offered, "caching_sha2_password"))?;
     let mut response = peer.recv()?;
+    if response[32.min(response.len())..].starts_with(b"pilotfish-knocks\0") {
+        return peer.send(&err(1045, "#28000Access denied"));
+    }
     if let Some(config) = &how.tls {
         if response.len() != 32 || flags(&response) & SSL == 0 {
             peer.note(format!("no TLS: {} bytes", response.len()));
