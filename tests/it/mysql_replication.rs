@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use pilotfish_harness::mariadb::{DATABASE, MariaConf, MariaDb, ROOT, SHOP};
+use pilotfish_harness::certs::Certs;
+use pilotfish_harness::mariadb::{DATABASE, MariaConf, MariaDb, PROBE, ROOT, SHOP};
 use pilotfish_harness::resp::Target;
 use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
 use pilotfish_harness::sql::Conn;
@@ -166,4 +167,64 @@ fn a_replica_that_is_behind_gets_no_reads() -> Result<()> {
     pair.two.query("START SLAVE SQL_THREAD")?;
     pair.wait_endpoint("the replica to go on", fit)?;
     assert_sound(&pair.sidecar)
+}
+
+/// TLS begins in the middle of the login, and the account may insist on it.
+#[test]
+fn probes_over_tls() -> Result<()> {
+    let certs = Certs::make(&["127.0.0.1", "db.test"])?;
+    let server = MariaDb::start(&MariaConf::default().tls(&certs))?;
+    server.query(&format!("ALTER USER '{}'@'%' REQUIRE SSL", PROBE.user))?;
+    let sidecar = |mode: &str, name: &str, until| {
+        let section = format!(
+            "[service.tls]\nmode = \"{mode}\"\nca_file = \"{}\"\nserver_name = \"{name}\"",
+            certs.ca.display()
+        );
+        let service = Service::mysql("shop", "mysql", &[server.addr])?.section(&section);
+        let config = Config::new()?.line("workers = 1").service(service);
+        Sidecar::start(binary(), config, until)
+    };
+    for (mode, name) in [
+        ("verify-full", "db.test"),
+        ("verify-ca", "other.test"),
+        ("require", "x.test"),
+    ] {
+        let sidecar = sidecar(mode, name, Until::Healthy)?;
+        let login = SHOP.login().into_db(DATABASE);
+        let mut client = Conn::connect(&Target::Tcp(sidecar.tcp("shop")?), &login, LONG)?;
+        ensure!(client.value("SELECT 1")? == "1");
+    }
+    let wrong = sidecar("verify-full", "other.test", Until::Live)?;
+    wrong.wait_log("TLS", LONG)?;
+    ensure!(wrong.primary("shop")?.is_none());
+    Ok(())
+}
+
+/// The kept connection is what tells "full" from "down".
+#[test]
+fn a_full_server_stays_the_primary() -> Result<()> {
+    let server = MariaDb::start(&MariaConf::with(&["max_connections = 10"]))?;
+    let service = Service::mysql("shop", "mysql", &[server.addr])?.discover("interval", "100ms");
+    let config = Config::new()?.line("workers = 1").service(service);
+    let sidecar = Sidecar::start(binary(), config, Until::Healthy)?;
+    let mut all = Vec::new();
+    let refused = loop {
+        match Conn::connect(&Target::Tcp(server.addr), &SHOP.login(), LONG) {
+            Ok(conn) => all.push(conn),
+            Err(error) => break error,
+        }
+        ensure!(all.len() < 20);
+    };
+    ensure!(pilotfish_harness::sql::sql_error(&refused).is_some_and(|it| it.code == 1040));
+    let probes = || sidecar.metric("probe_seconds_count", &[]);
+    let asked = probes()?;
+    wait::until_true("ten more answers", LONG, || Ok(probes()? >= asked + 10.0))?;
+    ensure!(sidecar.primary("shop")? == Some(server.addr));
+    ensure!(sidecar.log_lines("no-primary")?.is_empty());
+    // Its death is noticed by the end of that connection.
+    drop(all);
+    server.server().kill()?;
+    let gone = |health: &serde_json::Value| health["services"]["shop"]["primary"].is_null();
+    sidecar.wait_health("the primary to be given up", LONG, gone)?;
+    assert_sound(&sidecar)
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::topology::reduce::reduce;
 use crate::topology::{Endpoint, Topology};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 120;
 const STEP: u64 = 20;
 const LENGTH: u64 = 60_000;
 /// No trouble begins after this: what then remains is for ever.
@@ -75,14 +75,15 @@ struct Shadow {
     /// The last good answer, if nothing has been said against it.
     good_at: Option<Moment>,
     silent: u32,
+    /// The last word was that it is full.
+    busy: bool,
     /// Since when nothing was said against it.
     fit_since: Option<Moment>,
-    /// Whether anything ever was.
-    spoken_against: bool,
 }
 
 impl Shadow {
     fn hear(&mut self, now: Moment, said: &Said<Facts>, fall: u32) {
+        self.busy = matches!(said, Said::Busy(_));
         match said {
             Said::Answer(facts) if facts.flaw(false).is_none() => {
                 (self.good_at, self.silent) = (Some(now), 0);
@@ -100,7 +101,7 @@ impl Shadow {
     }
 
     fn fell(&mut self) {
-        (self.good_at, self.fit_since, self.spoken_against) = (None, None, true);
+        (self.good_at, self.fit_since) = (None, None);
     }
 
     fn vouches(&self, now: Moment, lease: Duration) -> bool {
@@ -169,6 +170,12 @@ impl Side {
     }
 
     fn judge_now(&mut self, now: Moment, spec: &GaleraSpec) {
+        let lease = super::super::node::lease(&spec.probe);
+        if let Some((accepted, against)) = &mut self.accepted {
+            // Busy is not down, for as long as its last answer counts.
+            let shadow = &self.shadow[*accepted];
+            *against |= shadow.busy && !shadow.vouches(now, lease);
+        }
         let verdict = self.judge.judge(now);
         let conclusion = &verdict.conclusion;
         let new = |a: &Addr| Endpoint::new(a.clone(), None);
@@ -179,7 +186,6 @@ impl Side {
             Err(error) => panic!("the last line had to refuse: {error}"),
         }
         assert!(self.topology.generation.0 - before.0 <= 1);
-        let lease = super::super::node::lease(&spec.probe);
         let index = |addr: &Addr| (0..NODES).find(|n| addr_of(*n) == *addr).unwrap();
         let primary = conclusion.primary.as_ref().map(index);
         for (node, what) in primary.iter().map(|n| (*n, "primary")).chain(
