@@ -16,7 +16,7 @@ use crate::kit::{LONG, VERY_LONG, binary};
 use crate::support::assert_sound;
 
 /// Short, so that one cluster serves many stories.
-const FAILBACK: &str = "3s";
+const FAILBACK: &str = "2s";
 /// The preferred writer of every story.
 const HOME: usize = 0;
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -10,7 +10,7 @@ use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
 use pilotfish_harness::sql::Conn;
 use pilotfish_harness::wait;
 
-use crate::kit::{LONG, binary};
+use crate::kit::{LONG, binary, pilotfish};
 use crate::support::assert_sound;
 
 struct Pair {
@@ -176,20 +176,19 @@ fn probes_over_tls() -> Result<()> {
     let server = MariaDb::start(&MariaConf::default().tls(&certs))?;
     server.query(&format!("ALTER USER '{}'@'%' REQUIRE SSL", PROBE.user))?;
     let sidecar = |mode: &str, name: &str, until| {
-        let section = format!(
-            "[service.tls]\nmode = \"{mode}\"\nca_file = \"{}\"\nserver_name = \"{name}\"",
-            certs.ca.display()
-        );
+        let mut section = format!("[service.tls]\nmode = \"{mode}\"\n");
+        if mode != "require" {
+            section += &format!("ca_file = \"{}\"\n", certs.ca.display());
+        }
+        if mode == "verify-full" {
+            section += &format!("server_name = \"{name}\"\n");
+        }
         let service = Service::mysql("shop", "mysql", &[server.addr])?.section(&section);
         let config = Config::new()?.line("workers = 1").service(service);
         Sidecar::start(binary(), config, until)
     };
-    for (mode, name) in [
-        ("verify-full", "db.test"),
-        ("verify-ca", "other.test"),
-        ("require", "x.test"),
-    ] {
-        let sidecar = sidecar(mode, name, Until::Healthy)?;
+    for mode in ["verify-full", "verify-ca", "require"] {
+        let sidecar = sidecar(mode, "db.test", Until::Healthy)?;
         let login = SHOP.login().into_db(DATABASE);
         let mut client = Conn::connect(&Target::Tcp(sidecar.tcp("shop")?), &login, LONG)?;
         ensure!(client.value("SELECT 1")? == "1");
@@ -207,6 +206,9 @@ fn a_full_server_stays_the_primary() -> Result<()> {
     let service = Service::mysql("shop", "mysql", &[server.addr])?.discover("interval", "100ms");
     let config = Config::new()?.line("workers = 1").service(service);
     let sidecar = Sidecar::start(binary(), config, Until::Healthy)?;
+    let file = sidecar.config_file().display().to_string();
+    let (code, said) = pilotfish(&["check", "--probe", "-c", &file]);
+    ensure!(code == Some(0) && said.contains("primary"), "{said}");
     let mut all = Vec::new();
     let refused = loop {
         match Conn::connect(&Target::Tcp(server.addr), &SHOP.login(), LONG) {

@@ -1,15 +1,17 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, LazyLock};
 
+use super::auth::CACHING;
 use super::*;
 use crate::net::dial::Dialer;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Connector;
+use crate::proto::mysql::login::Keys;
 use crate::proto::mysql::packet::{Words, frame};
-use crate::secret::Credentials;
+use crate::secret::{Credentials, Secret};
 
 const SUBJECT: Subject<usize> = Subject {
     questions: |_| &["SHOW ONE"],
@@ -62,7 +64,10 @@ fn scripted(parts: &'static [Part]) -> Scripted {
                 keepalive: Duration::from_secs(30),
             },
             tls: None,
-            credentials: Credentials::default(),
+            credentials: Credentials {
+                username: "probe".into(),
+                password: Some(Secret::new("s3cret".into())),
+            },
         },
         subject: SUBJECT,
         timeout: Duration::from_millis(200),
@@ -95,13 +100,15 @@ fn rounds(scripted: &Scripted, count: usize) -> Vec<Said<usize>> {
     })
 }
 
-fn greeting() -> Vec<u8> {
+fn greeting(plugin: &[u8]) -> Vec<u8> {
     let caps: u32 = 1 | 1 << 9 | 1 << 15 | 1 << 19;
     let mut out = b"\x0a8.0.40\0\x01\0\0\0abcdefgh\0".to_vec();
     out.extend_from_slice(&caps.to_le_bytes()[..2]);
     out.extend_from_slice(b"\x2d\x02\0");
     out.extend_from_slice(&caps.to_le_bytes()[2..]);
-    out.extend_from_slice(b"\x15\0\0\0\0\0\0\0\0\0\0ijklmnopqrst\0mysql_native_password\0");
+    out.extend_from_slice(b"\x15\0\0\0\0\0\0\0\0\0\0ijklmnopqrst\0");
+    out.extend_from_slice(plugin);
+    out.push(0);
     out
 }
 
@@ -120,7 +127,7 @@ fn hear(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 fn let_in(stream: &mut TcpStream) {
-    say(stream, 0, &greeting());
+    say(stream, 0, &greeting(auth::NATIVE));
     hear(stream);
     say(stream, 2, b"\0\0\0\x02\0\0\0");
 }
@@ -236,4 +243,77 @@ fn nobody_listens() {
     while !refused(&rounds(&gone, 1)) {
         assert!(gone.prober.clock.now().since(began) < closed);
     }
+}
+
+static KEYS: LazyLock<Keys> = LazyLock::new(Keys::default);
+
+fn now<F: Future>(future: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.build().unwrap().block_on(future)
+}
+
+/// Greets, and hears the proof that caching_sha2_password begins with.
+fn cached(stream: &mut TcpStream) {
+    say(stream, 0, &greeting(CACHING));
+    let response = hear(stream);
+    let proof = auth::proof(CACHING, "s3cret", b"abcdefghijklmnopqrst").unwrap();
+    assert!(response.windows(32).any(|part| part == &proof[..]));
+}
+
+fn remembers(stream: &mut TcpStream) {
+    cached(stream);
+    say(stream, 2, b"\x01\x03");
+    say(stream, 3, b"\0\0\0\x02\0\0\0");
+    answer(stream);
+}
+
+/// It wants to see the password, which nobody else may.
+fn forgot(stream: &mut TcpStream) {
+    cached(stream);
+    say(stream, 2, b"\x01\x04");
+    assert_eq!(hear(stream), b"\x02");
+    let pem = now(KEYS.public_pem()).unwrap();
+    say(stream, 4, &[b"\x01", pem.as_bytes()].concat());
+    let sealed = zeroize::Zeroizing::new(hear(stream));
+    let opened = now(KEYS.open(sealed, b"abcdefghijklmnopqrst".to_vec())).unwrap();
+    assert_eq!(&opened[..], b"s3cret\0");
+    say(stream, 6, b"\0\0\0\x02\0\0\0");
+    answer(stream);
+}
+
+fn switches(stream: &mut TcpStream) {
+    say(stream, 0, &greeting(b"client_ed25519"));
+    hear(stream);
+    let request = [b"\xfe", CACHING, b"\0abcdefghijklmnopqrst\0"].concat();
+    say(stream, 2, &request);
+    let proof = auth::proof(CACHING, "s3cret", b"abcdefghijklmnopqrst").unwrap();
+    assert_eq!(hear(stream), proof[..]);
+    say(stream, 4, b"\x01\x03");
+    say(stream, 5, b"\0\0\0\x02\0\0\0");
+    answer(stream);
+}
+
+#[test]
+fn caching_sha2_password() {
+    for part in [[remembers as Part], [forgot], [switches]] {
+        let parts: &'static [Part] = Box::leak(Box::new(part));
+        let mut server = scripted(parts);
+        server.prober.timeout = Duration::from_secs(30);
+        assert_eq!(rounds(&server, 1), [Said::Answer(1)]);
+    }
+    let asks: Part = |s| {
+        say(s, 0, &greeting(b"client_ed25519"));
+        hear(s);
+        say(
+            s,
+            2,
+            b"\xfeclient_ed25519\0abcdefghijklmnopqrstuvwxyzABCDEF",
+        );
+    };
+    let server = scripted(Box::leak(Box::new([asks])));
+    let said = rounds(&server, 1);
+    assert!(
+        matches!(&said[..], [Said::Silent(why)] if why.contains("client_ed25519")),
+        "{said:?}"
+    );
 }
