@@ -357,6 +357,33 @@ fn requests_sent_with_the_login_are_not_lost() {
     }
 }
 
+/// What is not understood after the login is passed on as it is: the server knows better.
+#[test]
+fn a_session_that_cannot_be_read_goes_on() {
+    let server = Script::start(|peer| {
+        peer.send(&script::greeting(CAPS, "mysql_native_password"))?;
+        peer.recv()?;
+        peer.send(&script::OK)?;
+        std::io::copy(
+            &mut Read::by_ref(&mut peer.packets.stream).take(1 << 20),
+            &mut std::io::sink(),
+        )?;
+        peer.packets.stream.write_all(&[0xee; 100_000])
+    });
+    let sidecar = kit::start(fixed(&[server.addr]));
+    for target in kit::targets(&sidecar) {
+        let mut client = client(&target);
+        client.recv().unwrap();
+        let response = script::response(CAPS, b"", "mysql_native_password");
+        client.send(&response).unwrap();
+        assert_eq!(client.recv().unwrap(), script::OK);
+        client.stream.write_all(&[0xdd; 1 << 20]).unwrap();
+        assert_eq!(kit::rest(&mut client.stream), [0xee; 100_000]);
+    }
+    kit::wait_no_sessions(&sidecar);
+    assert_sound(&sidecar).unwrap();
+}
+
 #[test]
 fn no_password_is_sent_where_tls_is_wanted_and_cannot_be_had() {
     let (certs, others) = (

@@ -6,7 +6,7 @@ use std::process::Command;
 use pilotfish_harness::certs::Certs;
 use pilotfish_harness::mariadb::{DATABASE, MariaConf, MariaDb, SHOP};
 use pilotfish_harness::resp::Target;
-use pilotfish_harness::sidecar::{Service, Sidecar};
+use pilotfish_harness::sidecar::{Service, Sidecar, Until};
 use pilotfish_harness::wait;
 
 use crate::kit::{self, LONG, Talk};
@@ -274,6 +274,25 @@ fn a_statement_that_was_cut_is_sent_again_when_its_connection_just_ends() {
     assert_eq!(php.hear(), "ok after 2");
     assert_eq!(new.value("SELECT COUNT(*) FROM shop.t").unwrap(), "1");
     assert_sound(&sidecar).unwrap();
+}
+
+#[test]
+fn a_statement_hears_that_the_proxy_goes() {
+    let server = server(&[]);
+    let service = at(&[&server]).set("in_flight", "error");
+    let config = kit::config(service).line("drain_timeout = \"300ms\"");
+    let sidecar = Sidecar::start(kit::binary(), config, Until::Healthy).unwrap();
+    let [busy, idle] = kit::targets(&sidecar);
+    let mut busy = Talk::start(&mut kit::php("wpdb.php", &busy));
+    let mut idle = Talk::start(&mut kit::php("wpdb.php", &idle));
+    assert_eq!((busy.hear(), idle.hear()), ("ready".into(), "ready".into()));
+    busy.say("SELECT SLEEP(20)");
+    asleep(&server);
+    sidecar.server().terminate(LONG).unwrap();
+    assert_eq!(busy.hear(), "error 1053 after 1");
+    // Nobody is there any more, and that is all that it hears.
+    idle.say("SELECT 1");
+    assert_eq!(idle.hear(), "error 2002 after 1");
 }
 
 #[test]
