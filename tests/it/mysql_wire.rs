@@ -1,6 +1,6 @@
 //! Logins of MySQL clients at servers that say what a test wants.
 
-mod script;
+pub mod script;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ pub fn fixed(nodes: &[SocketAddr]) -> Service {
         .discover("probe_interval", "500ms")
 }
 
-fn client(target: &Target) -> Packets<Stream> {
+pub fn client(target: &Target) -> Packets<Stream> {
     Packets::new(Stream::connect(target, LONG).unwrap())
 }
 
