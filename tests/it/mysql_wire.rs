@@ -1,6 +1,6 @@
 //! Logins of MySQL clients at servers that say what a test wants.
 
-mod script;
+pub mod script;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ pub fn fixed(nodes: &[SocketAddr]) -> Service {
         .discover("probe_interval", "500ms")
 }
 
-fn client(target: &Target) -> Packets<Stream> {
+pub fn client(target: &Target) -> Packets<Stream> {
     Packets::new(Stream::connect(target, LONG).unwrap())
 }
 
@@ -355,6 +355,33 @@ fn requests_sent_with_the_login_are_not_lost() {
         assert_eq!(said[6..17], [&[7, 0, 0, 3][..], &script::OK].concat());
         assert_eq!(said[17..], [&[7, 0, 0, 1][..], &script::OK].concat());
     }
+}
+
+/// What is not understood after the login is passed on as it is: the server knows better.
+#[test]
+fn a_session_that_cannot_be_read_goes_on() {
+    let server = Script::start(|peer| {
+        peer.send(&script::greeting(CAPS, "mysql_native_password"))?;
+        peer.recv()?;
+        peer.send(&script::OK)?;
+        std::io::copy(
+            &mut Read::by_ref(&mut peer.packets.stream).take(1 << 20),
+            &mut std::io::sink(),
+        )?;
+        peer.packets.stream.write_all(&[0xee; 100_000])
+    });
+    let sidecar = kit::start(fixed(&[server.addr]));
+    for target in kit::targets(&sidecar) {
+        let mut client = client(&target);
+        client.recv().unwrap();
+        let response = script::response(CAPS, b"", "mysql_native_password");
+        client.send(&response).unwrap();
+        assert_eq!(client.recv().unwrap(), script::OK);
+        client.stream.write_all(&[0xdd; 1 << 20]).unwrap();
+        assert_eq!(kit::rest(&mut client.stream), [0xee; 100_000]);
+    }
+    kit::wait_no_sessions(&sidecar);
+    assert_sound(&sidecar).unwrap();
 }
 
 #[test]

@@ -403,10 +403,16 @@ pub fn tls_config(certs: &Certs) -> Arc<ServerConfig> {
 
 /// A client's response (Protocol::HandshakeResponse41).
 pub fn response(caps: u32, proof: &[u8], plugin: &str) -> Vec<u8> {
+    mariadb_response(caps, 0, proof, plugin)
+}
+
+/// The same with MariaDB's own capabilities, which are read when LONG_PASSWORD is not among `caps`.
+pub fn mariadb_response(caps: u32, extended: u32, proof: &[u8], plugin: &str) -> Vec<u8> {
     // It names no database.
     let mut out = (caps & !(1 << 3)).to_le_bytes().to_vec();
     out.extend([0, 0, 0, 1, 45]);
-    out.extend([0; 23]);
+    out.extend([0; 19]);
+    out.extend(extended.to_le_bytes());
     out.extend(b"shop\0");
     out.push(u8::try_from(proof.len()).unwrap());
     out.extend(proof);
