@@ -72,6 +72,10 @@ fn of_two_primaries_the_one_on_the_newer_timeline_gets_everything_at_once() -> R
     println!("published {:?} after the promotion", published - promoted);
     first_row(&writers, promoted)?;
     wait_state(&sidecar, "shop", "degraded", "timeline 2 has begun")?;
+    let later = Instant::now();
+    for writer in &writers {
+        writer.wait_ack_after(later, LONG)?;
+    }
     // From the switch on everything goes to the new one, and nothing to the old one.
     let old = Some(cluster.node(0));
     settle_accounts(writers, published.max(promoted), cluster.node(1), old)?;
