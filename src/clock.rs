@@ -16,6 +16,11 @@ impl Moment {
         Self(Duration::from_millis(ms))
     }
 
+    /// The moment `age` ago; the beginning where that lies before it.
+    pub fn before(self, age: Duration) -> Self {
+        Self(self.0.saturating_sub(age))
+    }
+
     /// How long ago `earlier` was; zero when it lies ahead.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

@@ -13,6 +13,7 @@
 //! - [`topology`]: what is believed about a service, as one immutable value with one writer
 //! - [`monitor`]: the task per service that turns observations into a published topology
 //! - [`proto`]: what is special about each wire protocol, and how its primary is found
+//! - [`events`]: what happened and when, for operators
 //! - [`telemetry`]: health, metrics and log
 //! - [`admin`], [`cli`]: the admin socket and the command line that talks to it
 //! - [`addr`], [`clock`], [`secret`]: small words that everybody uses
@@ -31,6 +32,7 @@ pub mod clock;
 pub mod config;
 pub mod data;
 pub mod drain;
+pub mod events;
 pub mod gate;
 pub mod monitor;
 pub mod net;

@@ -9,6 +9,7 @@
 //! `table` the typed reader · `report` what it finds · `error` · `mask` what may be printed of the text.
 
 mod cross;
+mod diff;
 mod discovery;
 mod error;
 mod load;
@@ -31,6 +32,7 @@ use crate::addr::Addr;
 use crate::admin::spec::AdminSpec;
 use crate::proto::spec::ServiceSpec;
 use crate::telemetry::spec::{HttpSpec, LogFormat, LogSpec};
+pub use diff::{Diff, diff};
 pub use error::{ConfigError, Warning, locate};
 pub use load::{LoadError, Loaded, load, read_text};
 use load::{Nothing, Outside};
@@ -155,10 +157,16 @@ fn http(root: &mut Table, listeners: &mut Vec<(Addr, Spot)>) -> HttpSpec {
     let unhealthy_after = table
         .read("unhealthy_after", duration(Duration::ZERO..=HOUR))
         .unwrap_or(Duration::from_secs(15));
-    table.not_yet("agent", "the HAProxy agent-check");
+    let agent = table.read("agent", |item: &Item| {
+        Ok((http_listener(item)?, item.spot.clone()))
+    });
+    if let Some((addr, spot)) = &agent {
+        listeners.push((Addr::Ip(*addr), spot.clone()));
+    }
     table.finish();
     HttpSpec {
         listen,
+        agent: agent.map(|(addr, _)| addr),
         unhealthy_after,
     }
 }

@@ -155,11 +155,15 @@ async fn log_in(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Lin
         Halt::Moved => EndReason::Switched,
         Halt::Leave(reason) => reason,
         Halt::Failed(error) => {
-            if matches!(error, LoginError::Server(_) | LoginError::ServerNonsense(_)) {
+            let server = matches!(error, LoginError::Server(_) | LoginError::ServerNonsense(_));
+            if server {
+                hint(door, &endpoint);
+            }
+            if server || matches!(error, LoginError::Refused(_)) {
                 note_failure(door, &endpoint, &error);
-                if !heard {
-                    return Err(retry(client, Unlink::UpstreamLost));
-                }
+            }
+            if server && !heard {
+                return Err(retry(client, Unlink::UpstreamLost));
             }
             ended(&error, door)
         }
@@ -268,11 +272,14 @@ fn ended(error: &LoginError, door: &Door) -> EndReason {
     }
 }
 
-/// Tells the monitor, and the log once in a while: a crowd of clients must not fill it.
+fn hint(door: &Door, endpoint: &Endpoint) {
+    // A full channel means that the monitor has been told often enough.
+    let _ = door.service.hints.try_send(endpoint.addr.clone());
+}
+
+/// Tells the log once in a while: a crowd of clients must not fill it.
 fn note_failure(door: &Door, endpoint: &Endpoint, error: &LoginError) {
     let service = &door.service;
-    // A full channel means that the monitor has been told often enough.
-    let _ = service.hints.try_send(endpoint.addr.clone());
     if service.login_failures.may_speak(service.clock.now()) {
         warn!(service = %service.name, endpoint = %endpoint.addr, %error, "a server did not let a client in");
     }

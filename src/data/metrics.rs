@@ -103,12 +103,13 @@ pub struct RoleMetrics {
 }
 
 impl RoleMetrics {
-    pub fn new(registry: &Registry, service: &str, role: Role) -> Self {
+    pub fn new(registry: &Registry, service: &str, role: Role, thread: usize) -> Self {
         let labels = [("service", service), ("role", role.as_str())];
         let bytes = |direction| {
             registry.tally(
                 "pilotfish_bytes_total",
                 &[labels[0], ("direction", direction)],
+                thread,
             )
         };
         Self {

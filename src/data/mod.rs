@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod refuse;
 pub mod relay;
 pub mod session;
+pub mod table;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use crate::topology::cell::TopologyReader;
 use crate::topology::pick::Fallback;
 use admit::Admission;
 use metrics::{RoleMetrics, ServiceMetrics};
+use table::Table;
 
 /// What all sessions of a service share.
 pub struct Service {
@@ -42,6 +44,8 @@ pub struct Service {
     /// Where to say that an endpoint did not take a connection.
     pub hints: mpsc::Sender<Addr>,
     pub admission: Admission,
+    /// Who is there.
+    pub table: Arc<Table>,
     /// `max_connecting` permits: the pace at which held clients are let go.
     pub connecting: Semaphore,
     pub metrics: ServiceMetrics,

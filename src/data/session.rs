@@ -1,11 +1,13 @@
 //! One client, from accept to its one reason to end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::admit::{Place, Ticket};
 use super::connect::{Wish, link};
 use super::metrics::Counted;
 use super::relay::{self, Outcome, Unlink};
+use super::table::{self, Stage};
 use super::{Door, EndReason, login, refuse};
 use crate::net::Stream;
 use crate::proto::Refusal;
@@ -30,7 +32,7 @@ pub fn enter(door: &Door) -> Option<Entry> {
 }
 
 /// Serves `client` until it ends. Every way out passes here or `enter` and is counted once.
-pub async fn run(client: Stream, door: Arc<Door>, entry: Entry) {
+pub async fn run(client: Stream, from: Option<SocketAddr>, door: Arc<Door>, entry: Entry) {
     let _ticket = match entry {
         Entry::Session(ticket) => ticket,
         Entry::Refusal(place) => {
@@ -38,11 +40,14 @@ pub async fn run(client: Stream, door: Arc<Door>, entry: Entry) {
         }
     };
     let _active = Counted::new(&door.metrics.active);
-    let reason = serve(client, &door).await;
+    let service = &door.service;
+    let began = service.clock.now();
+    let entered = service.table.enter(door.thread, door.role, from, began);
+    let reason = serve(client, &door, &entered.entry).await;
     door.service.metrics.ended(reason);
 }
 
-async fn serve(mut client: Stream, door: &Arc<Door>) -> EndReason {
+async fn serve(mut client: Stream, door: &Arc<Door>, entry: &table::Entry) -> EndReason {
     let service = &door.service;
     let opening = match login::open(&mut client, door).await {
         Ok(opening) => opening,
@@ -62,10 +67,14 @@ async fn serve(mut client: Stream, door: &Arc<Door>) -> EndReason {
             Err(reason) => return reason,
         };
         let patience = linked.patience;
+        entry.set_endpoint(Some(linked.session.place.endpoint().clone()));
+        entry.set_stage(Stage::LoggingIn);
         let outcome = match login::run(linked.session, &opening, door).await {
-            Ok(session) => relay::run(session, door).await,
+            Ok(session) => relay::run(session, door, entry).await,
             Err(outcome) => outcome,
         };
+        entry.set_endpoint(None);
+        entry.set_stage(Stage::Waiting);
         match outcome {
             Outcome::Ended(reason) => return reason,
             Outcome::Unlinked {
@@ -79,6 +88,10 @@ async fn serve(mut client: Stream, door: &Arc<Door>) -> EndReason {
                     .as_ref()
                     .is_some_and(|p| service.clock.now() >= p.deadline)
                 {
+                    if service.wire.logs_in() {
+                        refuse::tell(client, door, Refusal::NoPrimary, spoken).await;
+                        return EndReason::UpstreamClosed;
+                    }
                     return refuse::end(client, EndReason::UpstreamClosed).await;
                 }
                 wish = Wish {

@@ -7,6 +7,7 @@
 
 pub mod backoff;
 pub mod metrics;
+pub mod pin;
 pub mod probers;
 pub mod report;
 pub mod run;

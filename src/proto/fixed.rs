@@ -171,6 +171,7 @@ impl FixedJudge {
             role,
             up: role == "up",
             lag_bytes: None,
+            lag_seconds: None,
             detail,
         }
     }

@@ -55,21 +55,30 @@ impl Registry {
             .register_counter(&Self::key(name, labels), &METADATA)
     }
 
-    /// A part of a counter that one thread adds to. All that have the same name and labels are one
-    /// counter.
-    pub fn tally(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Arc<Tally> {
-        let tally = Arc::new(Tally::default());
+    /// The part of a counter that thread `thread` adds to. All that have the same name and labels are
+    /// one counter.
+    pub fn tally(
+        &self,
+        name: &'static str,
+        labels: &[(&'static str, &str)],
+        thread: usize,
+    ) -> Arc<Tally> {
         let key = Self::key(name, labels);
         let mut all = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        match all.iter_mut().find(|tallied| tallied.key == key) {
-            Some(tallied) => tallied.parts.push(tally.clone()),
-            None => all.push(Tallied {
+        let at = all.iter().position(|tallied| tallied.key == key);
+        let at = at.unwrap_or_else(|| {
+            all.push(Tallied {
                 counter: self.recorder.register_counter(&key, &METADATA),
                 key,
-                parts: vec![tally.clone()],
-            }),
+                parts: Vec::new(),
+            });
+            all.len() - 1
+        });
+        let parts = &mut all[at].parts;
+        if parts.len() <= thread {
+            parts.resize_with(thread + 1, Arc::default);
         }
-        tally
+        parts[thread].clone()
     }
 
     pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Gauge {

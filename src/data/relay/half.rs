@@ -101,10 +101,8 @@ pub struct Half {
     blind: u64,
     ended: bool,
     shut: bool,
-    /// Whether a byte was ever written.
-    pub wrote: bool,
-    /// Whether one was written since this was last reset.
-    pub moved: bool,
+    /// Bytes written so far.
+    pub total: u64,
 }
 
 impl Half {
@@ -248,8 +246,7 @@ impl Half {
     }
 
     fn note_written(&mut self, n: usize, count: &Tally) {
-        self.wrote = true;
-        self.moved = true;
+        self.total += n as u64;
         count.add(n as u64);
     }
 

@@ -18,8 +18,10 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 pub use buffer::Chunk;
 use half::{Current, Free, Half, Passage, Stop};
 
+use super::table::{Entry, Stage};
 use super::{Door, EndReason, refuse};
 use crate::clock::Moment;
+use crate::gate::HoldReason;
 use crate::net::Stream;
 use crate::proto::track::{Direction, Farewell, SessionState, Tracker};
 use crate::topology::pick::{Standing, standing};
@@ -73,12 +75,15 @@ enum Look {
     Pause,
     /// Go on to the next transaction boundary, at most until then.
     Finish(Moment),
+    /// Go on to the next transaction boundary, and wait there.
+    Wind,
     Move,
     Leave(EndReason),
 }
 
 struct Relay<'a> {
     door: &'a Arc<Door>,
+    entry: &'a Entry,
     client: Stream,
     upstream: Stream,
     place: Occupied,
@@ -94,6 +99,8 @@ struct Relay<'a> {
     tracker: Option<Box<dyn Tracker>>,
     /// It ends at its next transaction boundary, or then.
     finishing: Option<Pin<Box<Sleep>>>,
+    /// It waits from its next transaction boundary on.
+    winding: bool,
 }
 
 /// Only for sessions with an idle limit, or half closed.
@@ -101,18 +108,26 @@ struct Timer {
     sleep: Pin<Box<Sleep>>,
     limit: Duration,
     reason: EndReason,
+    /// Bytes passed when it was last set.
+    seen: u64,
 }
 
 /// Relays until the end of the session.
-pub async fn run(linked: Linked, door: &Arc<Door>) -> Outcome {
-    let mut relay = Relay::new(linked, door);
+pub async fn run(linked: Linked, door: &Arc<Door>, entry: &Entry) -> Outcome {
+    let mut relay = Relay::new(linked, door, entry);
+    relay.show_stage();
     loop {
         let signal = &door.service.signal;
         let mut rung = pin!(signal.rung());
+        relay.winding = false;
         match relay.look() {
             Look::Flow => relay.paused = false,
             Look::Pause => relay.paused = true,
             Look::Finish(until) => relay.finish_until(until),
+            Look::Wind => {
+                relay.paused = false;
+                relay.winding = true;
+            }
             Look::Move => return relay.unlink(Unlink::Switched),
             Look::Leave(reason) => return relay.leave(reason).await,
         }
@@ -131,28 +146,27 @@ pub async fn run(linked: Linked, door: &Arc<Door>) -> Outcome {
 }
 
 impl<'a> Relay<'a> {
-    fn new(linked: Linked, door: &'a Arc<Door>) -> Self {
+    fn new(linked: Linked, door: &'a Arc<Door>, entry: &'a Entry) -> Self {
         let idle = door.service.limits.idle_timeout;
-        let mut up = Half::with(linked.pending);
         let (tracker, early_down) = match linked.login {
             Some(login) => (Some(login.tracker), login.early_down),
             None => (None, None),
         };
-        // Who has logged in on one server is nobody on another.
-        up.wrote = tracker.is_some();
         Self {
             door,
+            entry,
             client: linked.client,
             upstream: linked.upstream,
             place: linked.place,
             version: linked.version,
-            up,
+            up: Half::with(linked.pending),
             down: Half::with(early_down),
             up_broken: false,
             paused: false,
             timer: idle.map(|limit| Timer::start(limit, EndReason::IdleTimeout)),
             tracker,
             finishing: None,
+            winding: false,
         }
     }
 
@@ -176,14 +190,30 @@ impl<'a> Relay<'a> {
             Standing::Unproven => Look::Pause,
             // Reads from a replica go on while writes are held.
             Standing::Right if open => Look::Flow,
-            Standing::Right if self.door.role == Role::Primary => Look::Pause,
-            Standing::Right if topology.primary_addr() == Some(&endpoint.addr) => Look::Pause,
+            Standing::Right if self.door.role == Role::Primary => self.hold(),
+            Standing::Right if topology.primary_addr() == Some(&endpoint.addr) => self.hold(),
             Standing::Right => Look::Flow,
         }
     }
 
+    /// Behind a gate that is shut. What an operator holds may finish first; a fence is for what must not
+    /// be written any more. Without a tracker the request that is on its way is answered all the same:
+    /// only the client's side waits.
+    fn hold(&self) -> Look {
+        let fenced = self.door.service.gate.holds(HoldReason::Fence);
+        match self.tracker.is_some() && !fenced && !self.at_boundary() {
+            true => Look::Wind,
+            false => Look::Pause,
+        }
+    }
+
     fn is_untouched(&self) -> bool {
-        !self.up.wrote && !self.down.wrote && !self.up.is_finished() && self.down.pending.is_none()
+        // Who has logged in on one server is nobody on another.
+        self.tracker.is_none()
+            && self.up.total == 0
+            && self.down.total == 0
+            && !self.up.is_finished()
+            && self.down.pending.is_none()
     }
 
     /// Between transactions there is nothing to finish, and after its time there is no more.
@@ -211,11 +241,15 @@ impl<'a> Relay<'a> {
             return up;
         }
         let down = self.poll_down(cx);
+        self.entry.set_bytes(self.up.total, self.down.total);
         if down.is_ready() {
             return down;
         }
         if self.tracker.is_some() && self.poll_hints(cx).is_ready() {
             return Poll::Ready(Some(EndReason::Switched));
+        }
+        if self.winding && self.at_boundary() {
+            return Poll::Ready(None);
         }
         self.poll_timer(cx)
     }
@@ -294,8 +328,14 @@ impl<'a> Relay<'a> {
         self.poll_timer(cx)
     }
 
+    fn show_stage(&self) {
+        let stage = self.tracker.as_ref().map(|t| t.state().into());
+        self.entry.set_stage(stage.unwrap_or(Stage::Relaying));
+    }
+
     /// Passes on what the tracker noticed, and says whether a session that is to leave can.
     fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.show_stage();
         if self.tracker.as_mut().is_some_and(|t| t.take_hint()) {
             // A full channel means that the monitor has been told often enough.
             let _ = self
@@ -316,8 +356,8 @@ impl<'a> Relay<'a> {
         let Some(timer) = &mut self.timer else {
             return Poll::Pending;
         };
-        let moved = std::mem::take(&mut self.up.moved) | std::mem::take(&mut self.down.moved);
-        if moved {
+        let total = self.up.total + self.down.total;
+        if std::mem::replace(&mut timer.seen, total) != total {
             timer.sleep.as_mut().reset(Instant::now() + timer.limit);
         }
         timer.sleep.as_mut().poll(cx).map(|()| Some(timer.reason))
@@ -364,6 +404,7 @@ impl Timer {
             sleep: Box::pin(sleep(limit)),
             limit,
             reason,
+            seen: 0,
         }
     }
 }

@@ -14,6 +14,7 @@ fn node(n: u32, up: bool, lag_bytes: Option<u64>) -> NodeReport {
         role: "replica",
         up,
         lag_bytes,
+        lag_seconds: None,
         detail: None,
     }
 }

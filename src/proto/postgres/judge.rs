@@ -339,6 +339,7 @@ impl PostgresJudge {
             address: addr.clone(),
             role,
             up: matches!(role, "primary" | "standby" | "busy"),
+            lag_seconds: None,
             lag_bytes,
             detail,
         })
