@@ -40,6 +40,7 @@ bench:
 	scripts/install-packages bench
 	$(CARGO) build --locked --release -p pilotfish -p pilotfish-loadtest
 	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest bench $(BENCH_ARGS)
+	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest postgres $(findstring --quick,$(BENCH_ARGS))
 
 fuzz:
 	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

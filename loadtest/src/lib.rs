@@ -6,6 +6,7 @@
 //! - [`generator`]: one bounded run of `redis-benchmark`, and what it said
 //! - [`bench`]: all scenarios, interleaved, several rounds; the table and the targets
 //! - [`idle`]: resident memory per session that does nothing
+//! - [`pgbench`]: the same for PostgreSQL, with PgBouncer as another peer
 //! - [`stats`]: medians and ranges
 //!
 //! Everything is judged by ratios within one run: absolute figures say more about the machine than about a proxy.
@@ -17,5 +18,6 @@ pub mod cli;
 pub mod contestants;
 pub mod generator;
 pub mod idle;
+pub mod pgbench;
 pub mod scenario;
 pub mod stats;
