@@ -25,6 +25,7 @@ demo:
 
 test:
 	scripts/install-packages test
+	scripts/install-moto
 	$(CARGO) test --locked --workspace
 
 lint: $(DENY)

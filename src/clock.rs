@@ -76,6 +76,13 @@ impl Clock {
         tokio::time::Instant::from_std(self.origin + moment.0)
     }
 
+    /// What the wall clock says now, its steps included: for signatures that a server compares with
+    /// its own clock, and for nothing else.
+    #[allow(clippy::disallowed_methods)] // here is where it is allowed
+    pub fn wall_now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
     /// Wall-clock time of `moment`. Steps of the wall clock after start are not followed, so that
     /// the order of events never changes.
     pub fn wall(&self, moment: Moment) -> Timestamp {

@@ -145,6 +145,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "topology",
         ],
     ),
+    // Where the records are kept that lead to a region.
+    ("dns", &["addr", "clock", "net", "secret"]),
+    ("dns::spec", &["addr", "net::tls", "secret"]),
     ("net", &["addr", "clock", "secret", "signal"]),
     // Leaves.
     ("topology", &["addr", "clock", "signal"]),
@@ -165,6 +168,14 @@ const PURE: &[&str] = &[
     "monitor/backoff.rs",
     "judge.rs",
     "config/",
+    "dns/change.rs",
+    "dns/record.rs",
+    "dns/rows.rs",
+    "dns/rfc2136/message.rs",
+    "dns/route53/xml.rs",
+    "dns/ovh/sign.rs",
+    "dns/http/hint.rs",
+    "dns/verify/chain.rs",
 ];
 const PURE_BUT: &[&str] = &["config/load.rs"];
 const NOT_PURE: &[&str] = &[

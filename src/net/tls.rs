@@ -63,6 +63,32 @@ pub enum TlsError {
     Handshake(#[source] io::Error),
 }
 
+/// What rustls needs for `settings`, whatever their mode: `off` counts as [`TlsMode::VerifyCa`].
+///
+/// # Errors
+/// When a file cannot be read or does not hold what it should.
+pub fn client_config(settings: &TlsSettings) -> Result<rustls::ClientConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = verify::verifier(settings, provider.clone())?;
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    Ok(match &settings.cert {
+        None => builder.with_no_client_auth(),
+        Some(ClientCert {
+            cert_file,
+            key_file,
+        }) => {
+            let key = PrivateKeyDer::from_pem_file(key_file).map_err(|source| TlsError::File {
+                path: key_file.clone(),
+                source,
+            })?;
+            builder.with_client_auth_cert(verify::certificates(cert_file)?, key)?
+        }
+    })
+}
+
 /// Puts TLS around a connection, or leaves it plain. Cheap to clone.
 #[derive(Clone)]
 pub struct Connector {
@@ -85,26 +111,7 @@ impl Connector {
         if settings.mode == TlsMode::Off {
             return Ok(Self::PLAIN);
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = verify::verifier(settings, provider.clone())?;
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
-        let config = match &settings.cert {
-            None => builder.with_no_client_auth(),
-            Some(ClientCert {
-                cert_file,
-                key_file,
-            }) => {
-                let key =
-                    PrivateKeyDer::from_pem_file(key_file).map_err(|source| TlsError::File {
-                        path: key_file.clone(),
-                        source,
-                    })?;
-                builder.with_client_auth_cert(verify::certificates(cert_file)?, key)?
-            }
-        };
+        let config = client_config(settings)?;
         Ok(Self {
             tls: Some(Arc::new(config)),
             server_name: settings.server_name.clone(),

@@ -1,0 +1,408 @@
+//! Record sets: what a name answers for one type. Never empty, checked once, compared without regard
+//! to order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// A set larger than this is not one that a cutover moves (and no answer makes us hold more).
+pub const MAX_VALUES: usize = 100;
+/// RFC 2181, section 8: a TTL has 31 bits.
+pub const MAX_TTL: u32 = i32::MAX as u32;
+
+/// Why a text is not a record set. The text says what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error(
+        "`{0}` is not the name of a host: labels of letters, digits, `-` and `_`, at least two of them"
+    )]
+    Name(String),
+    #[error("`{0}` is not a record type that can be moved: A, AAAA and CNAME are")]
+    Type(String),
+    #[error("`{value}` is not a value for a record of type {rtype}")]
+    Value { rtype: RecordType, value: String },
+    #[error("a record set cannot be empty")]
+    Empty,
+    #[error("a record set has at most {MAX_VALUES} values, and one of type CNAME has one")]
+    TooMany,
+    #[error("{0} is not a TTL: at most {MAX_TTL} seconds")]
+    Ttl(u64),
+}
+
+/// A name in the DNS: absolute, in lower case, without the final dot. Wildcards are none: what they
+/// answer cannot be asked for by their own name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Box<str>);
+
+impl Name {
+    /// Without the final dot.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// With the final dot.
+    pub fn absolute(&self) -> String {
+        format!("{}.", self.0)
+    }
+
+    /// Whether the name is `zone` or below it.
+    pub fn is_within(&self, zone: &Self) -> bool {
+        self.relative_to(zone).is_some()
+    }
+
+    /// The part before `zone`: empty for the zone itself, `None` outside of it.
+    pub fn relative_to(&self, zone: &Self) -> Option<&str> {
+        let before = self.0.strip_suffix(&*zone.0)?;
+        if before.is_empty() {
+            return Some("");
+        }
+        before.strip_suffix('.')
+    }
+
+    /// The name without its first label, while that leaves at least one label.
+    pub fn parent(&self) -> Option<&str> {
+        self.0.split_once('.').map(|(_, parent)| parent)
+    }
+}
+
+impl FromStr for Name {
+    type Err = RecordError;
+
+    fn from_str(text: &str) -> Result<Self, RecordError> {
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let label_ok = |label: &str| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        let numeric = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        // 255 bytes on the wire are 253 written ones.
+        if name.len() > 253 || numeric || !name.contains('.') || !name.split('.').all(label_ok) {
+            return Err(RecordError::Name(text.chars().take(80).collect()));
+        }
+        Ok(Self(name.to_ascii_lowercase().into()))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The types that a cutover moves.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordType {
+    A,
+    Aaaa,
+    Cname,
+}
+
+impl RecordType {
+    pub const ALL: [Self; 3] = [Self::A, Self::Aaaa, Self::Cname];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::Aaaa => "AAAA",
+            Self::Cname => "CNAME",
+        }
+    }
+}
+
+impl FromStr for RecordType {
+    type Err = RecordError;
+
+    fn from_str(text: &str) -> Result<Self, RecordError> {
+        let found = Self::ALL.into_iter().find(|t| t.as_str() == text);
+        found.ok_or_else(|| RecordError::Type(text.chars().take(20).collect()))
+    }
+}
+
+impl fmt::Display for RecordType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for RecordType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What names a record set: `shop.example.com A`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub name: Name,
+    pub rtype: RecordType,
+}
+
+impl Key {
+    pub fn new(name: Name, rtype: RecordType) -> Self {
+        Self { name, rtype }
+    }
+}
+
+impl FromStr for Key {
+    type Err = RecordError;
+
+    /// As the config writes it: name, space, type.
+    fn from_str(text: &str) -> Result<Self, RecordError> {
+        let (name, rtype) = text.trim().rsplit_once(' ').unwrap_or((text, ""));
+        Ok(Self::new(name.trim_end().parse()?, rtype.parse()?))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.rtype)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The values of a set, in their parsed form: two spellings of one address are one value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Values {
+    A(BTreeSet<Ipv4Addr>),
+    Aaaa(BTreeSet<Ipv6Addr>),
+    Cname(Name),
+}
+
+impl Values {
+    /// From texts as providers write them; a CNAME may end with a dot.
+    ///
+    /// # Errors
+    /// When there is none, one is not of this type, or there are too many.
+    pub fn parse<'a>(
+        rtype: RecordType,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, RecordError> {
+        let texts: BTreeSet<&str> = texts.into_iter().take(MAX_VALUES + 1).collect();
+        let limit = match rtype {
+            RecordType::Cname => 1,
+            RecordType::A | RecordType::Aaaa => MAX_VALUES,
+        };
+        let Some(first) = texts.first() else {
+            return Err(RecordError::Empty);
+        };
+        if texts.len() > limit {
+            return Err(RecordError::TooMany);
+        }
+        let bad = |value: &str| RecordError::Value {
+            rtype,
+            value: value.chars().take(80).collect(),
+        };
+        Ok(match rtype {
+            RecordType::A => Self::A(addresses(&texts).map_err(bad)?),
+            RecordType::Aaaa => Self::Aaaa(addresses(&texts).map_err(bad)?),
+            RecordType::Cname => Self::Cname(first.parse().map_err(|_| bad(first))?),
+        })
+    }
+
+    pub fn rtype(&self) -> RecordType {
+        match self {
+            Self::A(_) => RecordType::A,
+            Self::Aaaa(_) => RecordType::Aaaa,
+            Self::Cname(_) => RecordType::Cname,
+        }
+    }
+
+    /// The values as text in a stable order; a CNAME without its final dot.
+    pub fn texts(&self) -> Vec<String> {
+        match self {
+            Self::A(addrs) => addrs.iter().map(ToString::to_string).collect(),
+            Self::Aaaa(addrs) => addrs.iter().map(ToString::to_string).collect(),
+            Self::Cname(name) => vec![name.to_string()],
+        }
+    }
+}
+
+fn addresses<'a, T: FromStr + Ord>(texts: &BTreeSet<&'a str>) -> Result<BTreeSet<T>, &'a str> {
+    texts
+        .iter()
+        .map(|text| text.parse().map_err(|_| *text))
+        .collect()
+}
+
+/// All records of one name and type, with their common TTL in seconds. Never empty: it cannot be made so.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RrSet {
+    name: Name,
+    ttl: u32,
+    values: Values,
+}
+
+impl RrSet {
+    /// # Errors
+    /// When there is no value, one is not of this type, there are too many, or the TTL is none.
+    pub fn parse<'a>(
+        key: &Key,
+        ttl: u64,
+        values: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, RecordError> {
+        let values = Values::parse(key.rtype, values)?;
+        Ok(Self {
+            name: key.name.clone(),
+            ttl: check_ttl(ttl)?,
+            values,
+        })
+    }
+
+    /// The same set with another TTL.
+    ///
+    /// # Errors
+    /// When the TTL is none.
+    pub fn with_ttl(&self, ttl: u64) -> Result<Self, RecordError> {
+        Ok(Self {
+            ttl: check_ttl(ttl)?,
+            ..self.clone()
+        })
+    }
+
+    pub fn key(&self) -> Key {
+        Key::new(self.name.clone(), self.rtype())
+    }
+
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    pub fn rtype(&self) -> RecordType {
+        self.values.rtype()
+    }
+
+    /// Seconds.
+    pub fn ttl(&self) -> u32 {
+        self.ttl
+    }
+
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// The values as text; a CNAME without its final dot.
+    pub fn texts(&self) -> Vec<String> {
+        self.values.texts()
+    }
+}
+
+fn check_ttl(ttl: u64) -> Result<u32, RecordError> {
+    let fits = u32::try_from(ttl).ok().filter(|ttl| *ttl <= MAX_TTL);
+    fits.ok_or(RecordError::Ttl(ttl))
+}
+
+impl fmt::Display for RrSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, ttl, rtype) = (&self.name, self.ttl, self.rtype());
+        write!(f, "{name} {ttl} {rtype} {}", self.texts().join(" "))
+    }
+}
+
+impl fmt::Debug for RrSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Record sets by name and type. A key that is missing has no records.
+pub type Records = BTreeMap<Key, RrSet>;
+
+/// Collects sets into [`Records`].
+pub fn records(sets: impl IntoIterator<Item = RrSet>) -> Records {
+    sets.into_iter().map(|set| (set.key(), set)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn names_know_their_zone() {
+        let zone: Name = "Example.COM.".parse().unwrap();
+        for (name, relative) in [
+            ("example.com", Some("")),
+            ("shop.example.com.", Some("shop")),
+            ("a.b.example.com", Some("a.b")),
+            ("myexample.com", None),
+            ("example.org", None),
+        ] {
+            let name: Name = name.parse().unwrap();
+            assert_eq!(name.relative_to(&zone), relative, "{name}");
+        }
+        for bad in [
+            "",
+            ".",
+            "com",
+            "a..b",
+            "-a.b",
+            "*.example.com",
+            "10.0.0.1",
+            "a b.c",
+            "é.fr",
+        ] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+        assert!(format!("{}.com", "a".repeat(64)).parse::<Name>().is_err());
+    }
+
+    #[test]
+    fn a_set_is_its_values_and_not_their_spelling() {
+        let aaaa = key("shop.example.com AAAA");
+        let one = RrSet::parse(&aaaa, 60, ["2001:db8::1", "2001:DB8:0::2"]).unwrap();
+        let two = RrSet::parse(&aaaa, 60, ["2001:db8::2", "2001:db8:0:0::1"]).unwrap();
+        assert_eq!(one, two);
+        assert_eq!(
+            one.to_string(),
+            "shop.example.com 60 AAAA 2001:db8::1 2001:db8::2"
+        );
+        assert_ne!(one, one.with_ttl(30).unwrap());
+        let cname = key("shop.example.com CNAME");
+        let dotted = RrSet::parse(&cname, 60, ["LB.example.net."]).unwrap();
+        assert_eq!(dotted.texts(), ["lb.example.net"]);
+    }
+
+    #[test]
+    fn what_is_no_set_is_refused() {
+        let a = key("shop.example.com A");
+        let many: Vec<String> = (0..=MAX_VALUES)
+            .map(|n| format!("10.0.{}.{}", n / 250, n % 250))
+            .collect();
+        for (values, ttl, said) in [
+            (vec![], 60, "empty"),
+            (vec!["2001:db8::1"], 60, "not a value"),
+            (vec!["[remote_addr]"], 60, "not a value"),
+            (vec!["192.0.2.1"], 1 << 31, "not a TTL"),
+            (many.iter().map(String::as_str).collect(), 60, "at most"),
+        ] {
+            let error = RrSet::parse(&a, ttl, values).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        let cname = key("shop.example.com CNAME");
+        assert_eq!(
+            RrSet::parse(&cname, 60, ["a.example", "b.example"]),
+            Err(RecordError::TooMany)
+        );
+        assert!("shop.example.com MX".parse::<Key>().is_err());
+        assert!("shop.example.com".parse::<Key>().is_err());
+    }
+}
