@@ -161,7 +161,8 @@ impl PostgresJudge {
         let Some((current, timeline)) = &self.current else {
             return Cause::Start;
         };
-        match self.fresh(now, current) {
+        let fresh = self.fresh(now, current);
+        match fresh.filter(|(says, _)| self.system == Some(says.system())) {
             Some((Says::Standby { .. }, _)) => Cause::RoleLost,
             Some((Says::Primary { .. }, _)) if *timeline < self.newest => Cause::Deposed,
             Some((Says::Primary { .. }, _)) => Cause::RoleLost,
