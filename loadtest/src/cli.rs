@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::idle::Through;
-use crate::{bench, idle, pgbench};
+use crate::pgbench::{self, PgbenchArgs};
+use crate::sysbench::{self, SysbenchArgs};
+use crate::{bench, idle};
 
 /// What Pilotfish costs, beside HAProxy and beside no proxy at all.
 #[derive(Debug, Parser)]
@@ -21,26 +23,12 @@ pub struct Cli {
 enum Command {
     /// Throughput and CPU time per request and per connection, memory per idle session
     Bench(BenchArgs),
+    /// sysbench's transactions at a MariaDB
+    Sysbench(SysbenchArgs),
     /// Resident memory per idle session, as JSON
     Idle(IdleArgs),
-    /// pgbench on PostgreSQL, beside HAProxy and PgBouncer in session mode
-    Postgres(PostgresArgs),
-}
-
-#[derive(Debug, Args)]
-struct PostgresArgs {
-    /// How often everything is measured
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
-    /// A tenth of the transactions, two rounds: to see that it works
-    #[arg(long)]
-    quick: bool,
-    /// Also write the result to this file, as Markdown
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// The pilotfish to measure [default: $PILOTFISH_BIN, else the one beside this program]
-    #[arg(long, value_name = "PATH")]
-    pilotfish: Option<PathBuf>,
+    /// pgbench at a PostgreSQL, beside HAProxy and PgBouncer in session mode
+    Pgbench(PgbenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -92,16 +80,8 @@ enum ThroughArg {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Bench(args) => bench::run(&args),
-        Command::Postgres(args) => {
-            let rounds = if args.quick { 2 } else { args.rounds };
-            let text = pgbench::run(&binary(args.pilotfish.as_deref())?, rounds, args.quick)?;
-            println!("\n{text}");
-            if let Some(path) = &args.out {
-                std::fs::write(path, &text)
-                    .with_context(|| format!("writing {}", path.display()))?;
-            }
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Sysbench(args) => sysbench::run(&args),
+        Command::Pgbench(args) => pgbench::run(&args),
         Command::Idle(args) => {
             let through = match args.through {
                 ThroughArg::Pilotfish => Through::Pilotfish(binary(args.pilotfish.as_deref())?),

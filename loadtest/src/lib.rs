@@ -7,6 +7,7 @@
 //! - [`bench`]: all scenarios, interleaved, several rounds; the table and the targets
 //! - [`idle`]: resident memory per session that does nothing
 //! - [`pgbench`]: the same for PostgreSQL, with PgBouncer as another peer
+//! - [`sysbench`]: transactions at a MariaDB, with a table of its own
 //! - [`stats`]: medians and ranges
 //!
 //! Everything is judged by ratios within one run: absolute figures say more about the machine than about a proxy.
@@ -21,3 +22,4 @@ pub mod idle;
 pub mod pgbench;
 pub mod scenario;
 pub mod stats;
+pub mod sysbench;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use pilotfish_harness::haproxy::{HaProxy, Recipe};
 use pilotfish_harness::postgres::{PgBouncer, PgConf, PgServer, program};
 use pilotfish_harness::process::{Launch, Server};
@@ -13,12 +15,29 @@ use pilotfish_harness::scratch;
 use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
 
 use crate::bench::table::{cell, grid, with_head};
+use crate::cli::binary;
 use crate::stats::Spread;
 
 const SERVICE: &str = "shop";
 /// A run that takes longer is stuck.
 const LIMIT: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Args)]
+pub struct PgbenchArgs {
+    /// How often everything is measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// A tenth of the transactions, two rounds: to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// Also write the result to this file, as Markdown
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The pilotfish to measure [default: $PILOTFISH_BIN, else the one beside this program]
+    #[arg(long, value_name = "PATH")]
+    pilotfish: Option<PathBuf>,
+}
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,12 +193,13 @@ impl Stage {
     }
 }
 
-/// Measures, interleaved; the result as Markdown.
+/// Measures, interleaved, and prints the result as Markdown.
 ///
 /// # Errors
 /// When something cannot be started or measured.
-pub fn run(pilotfish: &Path, rounds: u32, quick: bool) -> Result<String> {
-    let stage = Stage::start(pilotfish)?;
+pub fn run(args: &PgbenchArgs) -> Result<ExitCode> {
+    let rounds = if args.quick { 2 } else { args.rounds };
+    let stage = Stage::start(&binary(args.pilotfish.as_deref())?)?;
     let mut results = Results::new();
     for round in 0..rounds {
         for way in Way::ALL {
@@ -188,14 +208,19 @@ pub fn run(pilotfish: &Path, rounds: u32, quick: bool) -> Result<String> {
             // None always has the warmest machine.
             order.rotate_left(round as usize % Who::ALL.len());
             for who in order {
-                let sample = stage.measure(who, way, quick);
+                let sample = stage.measure(who, way, args.quick);
                 let sample =
                     sample.with_context(|| format!("{}, {}", way.as_str(), who.as_str()))?;
                 results.entry((way, who)).or_default().push(sample);
             }
         }
     }
-    Ok(render(&results, rounds))
+    let text = render(&results, rounds);
+    println!("\n{text}");
+    if let Some(path) = &args.out {
+        std::fs::write(path, &text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn pgbench(addr: SocketAddr, arguments: &[&str]) -> Result<String> {
