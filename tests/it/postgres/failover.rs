@@ -337,6 +337,44 @@ fn reads_go_to_standbys_that_keep_up() -> Result<()> {
     assert_sound(&sidecar)
 }
 
+/// Servers are asked once a minute here: it is a session on the standby that hears of its promotion.
+#[test]
+fn a_session_on_the_standby_tells_of_its_promotion() -> Result<()> {
+    let cluster = cluster(1)?;
+    let replica = pilotfish_harness::ports::free()?;
+    let mut service = shop(&cluster.addrs())?.line(&format!("replica_listen = [\"{replica}\"]"));
+    service
+        .discovery
+        .retain(|line| !line.starts_with("interval"));
+    let sidecar = start(service.discover("interval", "60s"))?;
+    let mut reads = Pg::connect(&replica.into(), LONG)?;
+    ensure!(reads.query("SELECT pg_is_in_recovery()")? == [["t"]]);
+    cluster.node(1).promote()?;
+    ensure!(reads.query("SELECT pg_is_in_recovery()")? == [["f"]]);
+    sidecar.wait_primary("shop", cluster.addr(1), LONG)?;
+    assert_sound(&sidecar)
+}
+
+/// SIGTERM: who is still there when the time is up hears it in its own words.
+#[test]
+fn sessions_hear_why_they_end_at_a_shutdown() -> Result<()> {
+    let cluster = cluster(0)?;
+    let config = super::config(shop(&cluster.addrs())?)?.line("drain_timeout = \"100ms\"");
+    let until = pilotfish_harness::sidecar::Until::Healthy;
+    let sidecar = Sidecar::start(crate::kit::binary(), config, until)?;
+    let mut session = connect(&sidecar)?;
+    session.query("BEGIN")?;
+    let status = sidecar.server().terminate(LONG)?;
+    ensure!(status.success(), "{status}");
+    let said = session.rest()?;
+    let error = PgError::read(said.get(5..).context("a word")?);
+    ensure!(
+        error.sqlstate == "57P01" && error.message.contains("shuts down"),
+        "{error}"
+    );
+    Ok(())
+}
+
 /// An operator closes the primary, and opens it again.
 #[test]
 fn a_primary_that_was_made_read_only_is_none() -> Result<()> {
