@@ -4,6 +4,7 @@
 //! happened and judges it.
 
 mod acts;
+mod postgres;
 mod stage;
 mod story;
 
@@ -49,6 +50,7 @@ pub fn run(binary: &Path, options: Options) -> Result<bool> {
         );
         held &= perform(act, binary, options).with_context(|| act.title())?;
     }
+    held &= postgres::perform(binary).context("PostgreSQL")?;
     println!("\n{} in {} s.", verdict(held), start.elapsed().as_secs());
     Ok(held)
 }
