@@ -161,6 +161,7 @@ const PURE: &[&str] = &[
     "judge.rs",
     "config/",
     "dns/change.rs",
+    "dns/name.rs",
     "dns/record.rs",
     "dns/rows.rs",
     "dns/rfc2136/message.rs",

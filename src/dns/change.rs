@@ -241,7 +241,10 @@ pub struct Clamped {
 /// The TTLs that came out otherwise.
 pub fn clamped(change: &Change, observed: &Observed) -> Vec<Clamped> {
     let differs = |set: &SetChange| {
-        let (wanted, got) = (set.to.as_ref()?.ttl(), observed.records.get(&set.key)?.ttl());
+        let (wanted, got) = (
+            set.to.as_ref()?.ttl(),
+            observed.records.get(&set.key)?.ttl(),
+        );
         (wanted != got).then(|| Clamped {
             key: set.key.clone(),
             wanted,
@@ -285,19 +288,31 @@ mod tests {
         let none = Records::new();
         assert_eq!(Change::new(&none, &none, ""), Err(ChangeError::Nothing));
         let name: Name = "shop.example.com".parse().unwrap();
-        assert_eq!(Change::new(&one, &none, ""), Err(ChangeError::Empty(name.clone())));
+        assert_eq!(
+            Change::new(&one, &none, ""),
+            Err(ChangeError::Empty(name.clone()))
+        );
         let created = Change::new(&none, &one, "").unwrap();
         assert_eq!(created.inverse(""), Err(ChangeError::Empty(name.clone())));
         let cname = set("shop.example.com CNAME", 60, &["lb.example.net"]);
         let mixed = records([a("192.0.2.1"), cname.clone()]);
-        assert_eq!(Change::new(&one, &mixed, ""), Err(ChangeError::CnameAndOthers(name)));
+        assert_eq!(
+            Change::new(&one, &mixed, ""),
+            Err(ChangeError::CnameAndOthers(name))
+        );
         assert!(Change::new(&one, &records([cname]), "").is_ok());
         for bad in ["0.0.0.0", "224.0.0.1", "255.255.255.255"] {
             let bad = records([a(bad)]);
-            assert!(matches!(Change::new(&one, &bad, ""), Err(ChangeError::Nowhere { .. })));
+            assert!(matches!(
+                Change::new(&one, &bad, ""),
+                Err(ChangeError::Nowhere { .. })
+            ));
         }
         let loops = records([set("shop.example.com CNAME", 60, &["shop.example.com"])]);
-        assert!(matches!(Change::new(&one, &loops, ""), Err(ChangeError::Nowhere { .. })));
+        assert!(matches!(
+            Change::new(&one, &loops, ""),
+            Err(ChangeError::Nowhere { .. })
+        ));
         // The address family that the other region lacks goes, the name stays.
         let fewer = Change::new(&both(1), &records([a("192.0.2.2")]), "").unwrap();
         assert_eq!(fewer.sets()[1].to, None);
@@ -312,8 +327,14 @@ mod tests {
         let (a1, a2) = (a("192.0.2.1"), a("192.0.2.2"));
         let (b1, b2) = (aaaa("2001:db8::1"), aaaa("2001:db8::2"));
         assert_eq!(left(vec![a2.clone(), b2.clone()]), Left::Nothing);
-        assert_eq!(left(vec![a1.clone(), b1.clone()]), Left::Sets(change.sets().to_vec()));
-        assert_eq!(left(vec![a2.clone(), b1.clone()]), Left::Sets(change.sets()[1..].to_vec()));
+        assert_eq!(
+            left(vec![a1.clone(), b1.clone()]),
+            Left::Sets(change.sets().to_vec())
+        );
+        assert_eq!(
+            left(vec![a2.clone(), b1.clone()]),
+            Left::Sets(change.sets()[1..].to_vec())
+        );
         let a_key = vec![a1.key()];
         for other in [
             a("192.0.2.3"),
@@ -335,14 +356,18 @@ mod tests {
         assert_eq!(STEPS.effective(60), 120);
         assert_eq!(STEPS.effective(1), 30);
         assert_eq!(STEPS.effective(9999), 300);
-        let change = Change::new(&records([a("192.0.2.1")]), &records([a("192.0.2.2")]), "").unwrap();
+        let change =
+            Change::new(&records([a("192.0.2.1")]), &records([a("192.0.2.2")]), "").unwrap();
         for (ttl, done) in [(30, true), (60, true), (120, true), (300, false)] {
             let now = seen([a("192.0.2.2").with_ttl(ttl).unwrap()]);
             assert_eq!(left(&change, &now, &STEPS) == Left::Nothing, done, "{ttl}");
             assert_eq!(clamped(&change, &now).len(), usize::from(ttl != 60));
         }
         let mut proxied = seen([a("192.0.2.2").with_ttl(300).unwrap()]);
-        assert!(matches!(left(&change, &proxied, &TtlRule::ANY), Left::Conflict(_)));
+        assert!(matches!(
+            left(&change, &proxied, &TtlRule::ANY),
+            Left::Conflict(_)
+        ));
         proxied.proxied.insert(a("192.0.2.2").key());
         assert_eq!(left(&change, &proxied, &TtlRule::ANY), Left::Nothing);
     }

@@ -112,7 +112,10 @@ impl Record {
 fn codes(answer: &Answer) -> Vec<u64> {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let errors = body["errors"].as_array().cloned().unwrap_or_default();
-    errors.iter().filter_map(|error| error["code"].as_u64()).collect()
+    errors
+        .iter()
+        .filter_map(|error| error["code"].as_u64())
+        .collect()
 }
 
 impl Zone {
@@ -163,7 +166,11 @@ impl Zone {
             let query = format!("name={}&per_page={PER_PAGE}&page=1", encode(name.as_str()));
             let path = format!("{BASE}/zones/{id}/dns_records?{query}");
             let page: Listed<Record> = self.ask(&Ask::get(path)).await?;
-            if page.result_info.and_then(|info| info.total_pages).is_some_and(|n| n > 1) {
+            if page
+                .result_info
+                .and_then(|info| info.total_pages)
+                .is_some_and(|n| n > 1)
+            {
                 let why = format!("{name} has more than {PER_PAGE} records");
                 return Err(self.http.fail(Kind::Unsupported, why));
             }
@@ -191,7 +198,10 @@ impl Zone {
 
     async fn batch(&self, body: &Value) -> Result<Answer, DnsError> {
         let path = format!("{BASE}/zones/{}/dns_records/batch", self.id().await?);
-        let answer = self.http.send(&Ask::write(Method::POST, path).json(body)).await?;
+        let answer = self
+            .http
+            .send(&Ask::write(Method::POST, path).json(body))
+            .await?;
         self.success(answer)
     }
 
@@ -248,7 +258,9 @@ fn batch(steps: &[Step], rows: &[Row], note: &str) -> Value {
                 patches.push(patch);
             }
             Step::Create { key, value, ttl } => {
-                let proxied = rows.iter().any(|row| row.key.name == key.name && row.proxied);
+                let proxied = rows
+                    .iter()
+                    .any(|row| row.key.name == key.name && row.proxied);
                 posts.push(json!({
                     "type": key.rtype.as_str(),
                     "name": key.name.as_str(),

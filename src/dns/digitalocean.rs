@@ -129,7 +129,9 @@ impl Domain {
                 return Ok(());
             }
         }
-        Err(self.http.fail(Kind::Unsupported, format!("{name} has too many records")))
+        Err(self
+            .http
+            .fail(Kind::Unsupported, format!("{name} has too many records")))
     }
 
     async fn change_rows(&self, sets: &[SetChange], seen: &Observed) -> Result<Receipt, DnsError> {
@@ -156,7 +158,11 @@ impl Domain {
     }
 
     fn body(&self, key: &Key, value: &str, ttl: u32) -> Value {
-        let dot = if key.rtype == RecordType::Cname { "." } else { "" };
+        let dot = if key.rtype == RecordType::Cname {
+            "."
+        } else {
+            ""
+        };
         json!({
             "type": key.rtype.as_str(),
             "name": self.relative(&key.name),

@@ -133,7 +133,13 @@ impl DnsError {
 
 impl fmt::Display for DnsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.provider, self.kind.as_str(), self.detail)?;
+        write!(
+            f,
+            "{}: {}: {}",
+            self.provider,
+            self.kind.as_str(),
+            self.detail
+        )?;
         match &self.kind {
             Kind::Conflict { found } => {
                 let found: Vec<String> = found.values().map(ToString::to_string).collect();

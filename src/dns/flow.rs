@@ -50,11 +50,7 @@ fn changed(outcome: Outcome, change: &Change, observed: Observed, receipt: Recei
     }
 }
 
-fn conflict<P: Provider + ?Sized>(
-    provider: &P,
-    keys: &[super::Key],
-    seen: Observed,
-) -> DnsError {
+fn conflict<P: Provider + ?Sized>(provider: &P, keys: &[super::Key], seen: Observed) -> DnsError {
     let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
     DnsError::new(
         provider.kind().as_str(),
@@ -149,14 +145,20 @@ mod tests {
         let a = |ttl| set("shop.example.com A", ttl, "192.0.2.1");
         let cname = set("shop.example.com CNAME", 60, "lb.example.net");
         let swap = Change::new(&records([a(60)]), &records([cname]), "").unwrap();
-        assert!(matches!(refuse(&PLAIN, swap.sets()), Err((Kind::Unsupported, _))));
+        assert!(matches!(
+            refuse(&PLAIN, swap.sets()),
+            Err((Kind::Unsupported, _))
+        ));
         let atomic = Capabilities {
             atomic: true,
             ..PLAIN
         };
         assert!(refuse(&atomic, swap.sets()).is_ok());
         let short = Change::new(&records([a(60)]), &records([a(10)]), "").unwrap();
-        assert!(matches!(refuse(&PLAIN, short.sets()), Err((Kind::Invalid, _))));
+        assert!(matches!(
+            refuse(&PLAIN, short.sets()),
+            Err((Kind::Invalid, _))
+        ));
         let mut silent = PLAIN;
         silent.ttl.silent = true;
         assert!(refuse(&silent, short.sets()).is_ok());

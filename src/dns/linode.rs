@@ -120,7 +120,11 @@ impl Domain {
         let info = found.ok_or_else(none)?;
         Ok(Info {
             id: info.id,
-            ttl: if info.ttl_sec == 0 { DEFAULT_TTL } else { info.ttl_sec },
+            ttl: if info.ttl_sec == 0 {
+                DEFAULT_TTL
+            } else {
+                info.ttl_sec
+            },
         })
     }
 
@@ -145,7 +149,11 @@ impl Domain {
                         id: record.id.to_string(),
                         key: key.clone(),
                         value: record.target,
-                        ttl: if record.ttl_sec == 0 { info.ttl } else { record.ttl_sec },
+                        ttl: if record.ttl_sec == 0 {
+                            info.ttl
+                        } else {
+                            record.ttl_sec
+                        },
                         proxied: false,
                     });
                 }
@@ -154,7 +162,9 @@ impl Domain {
                 return rows::observed(rows).map_err(|e| self.http.fail(Kind::Malformed, e));
             }
         }
-        Err(self.http.fail(Kind::Unsupported, "the zone has too many records"))
+        Err(self
+            .http
+            .fail(Kind::Unsupported, "the zone has too many records"))
     }
 
     async fn change_rows(&self, sets: &[SetChange], seen: &Observed) -> Result<Receipt, DnsError> {

@@ -142,7 +142,11 @@ impl Api {
     async fn patch(&self, sets: &[SetChange], note: &str) -> Result<Receipt, DnsError> {
         // A set that would conflict with a new one must be gone when that one is looked at.
         let (gone, kept): (Vec<&SetChange>, Vec<_>) = sets.iter().partition(|s| s.to.is_none());
-        let rrsets: Vec<Value> = gone.into_iter().chain(kept).map(|s| patched(s, note)).collect();
+        let rrsets: Vec<Value> = gone
+            .into_iter()
+            .chain(kept)
+            .map(|s| patched(s, note))
+            .collect();
         let ask = Ask::write(Method::PATCH, &self.path).json(&json!({ "rrsets": rrsets }));
         let answer = self.http.send(&ask).await?;
         self.http.success(answer)?;
@@ -153,7 +157,10 @@ impl Api {
         let zone = self.zone(&self.zone).await?;
         let kind = zone.kind.to_ascii_lowercase();
         if !["native", "master", "primary", "producer"].contains(&kind.as_str()) {
-            let why = format!("{} is of kind {}, a copy of another server's", self.zone, zone.kind);
+            let why = format!(
+                "{} is of kind {}, a copy of another server's",
+                self.zone, zone.kind
+            );
             return Err(self.http.fail(Kind::Denied, why));
         }
         let why = "the server accepts the API key, and such a key has no limits";

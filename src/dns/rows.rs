@@ -63,7 +63,11 @@ pub fn to_records(rows: &[Row]) -> Result<Records, RecordError> {
 pub fn observed(rows: Vec<Row>) -> Result<Observed, RecordError> {
     Ok(Observed {
         records: to_records(&rows)?,
-        proxied: rows.iter().filter(|row| row.proxied).map(|row| row.key.clone()).collect(),
+        proxied: rows
+            .iter()
+            .filter(|row| row.proxied)
+            .map(|row| row.key.clone())
+            .collect(),
         version: None,
         rows,
     })
@@ -193,8 +197,17 @@ mod tests {
         assert_eq!(from[&A.parse().unwrap()].ttl(), 60);
         for (to, requests) in [
             (vec![set(A, &["198.51.100.1"])], 3),
-            (vec![set(A, &["192.0.2.1", "192.0.2.2"]), set(AAAA, &["2001:db8::1"])], 1),
-            (vec![set(A, &["192.0.2.2", "198.51.100.1", "198.51.100.2"])], 3),
+            (
+                vec![
+                    set(A, &["192.0.2.1", "192.0.2.2"]),
+                    set(AAAA, &["2001:db8::1"]),
+                ],
+                1,
+            ),
+            (
+                vec![set(A, &["192.0.2.2", "198.51.100.1", "198.51.100.2"])],
+                3,
+            ),
             (vec![set(AAAA, &["2001:db8::2"])], 3),
         ] {
             let to = records(to);
@@ -208,7 +221,10 @@ mod tests {
     #[test]
     fn a_key_is_finished_when_none_of_its_steps_is_open() {
         let before = [row(1, A, "192.0.2.1", 60), row(2, AAAA, "2001:db8::1", 60)];
-        let to = records([set(A, &["192.0.2.2", "192.0.2.3"]), set(AAAA, &["2001:db8::2"])]);
+        let to = records([
+            set(A, &["192.0.2.2", "192.0.2.3"]),
+            set(AAAA, &["2001:db8::2"]),
+        ]);
         let change = Change::new(&to_records(&before).unwrap(), &to, "").unwrap();
         let steps = steps(&before, change.sets());
         assert_eq!(finished(&steps, 1), []);

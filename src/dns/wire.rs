@@ -106,7 +106,10 @@ pub fn wire_type(rtype: RecordType) -> WireType {
 pub fn wire_values(set: &RrSet) -> Result<Vec<RData>, WireError> {
     use super::record::Values;
     Ok(match set.values() {
-        Values::A(addrs) => addrs.iter().map(|a: &Ipv4Addr| RData::A((*a).into())).collect(),
+        Values::A(addrs) => addrs
+            .iter()
+            .map(|a: &Ipv4Addr| RData::A((*a).into()))
+            .collect(),
         Values::Aaaa(addrs) => addrs
             .iter()
             .map(|a: &Ipv6Addr| RData::AAAA((*a).into()))

@@ -80,11 +80,10 @@ pub fn client_config(settings: &TlsSettings) -> Result<rustls::ClientConfig, Tls
             cert_file,
             key_file,
         }) => {
-            let key =
-                PrivateKeyDer::from_pem_file(key_file).map_err(|source| TlsError::File {
-                    path: key_file.clone(),
-                    source,
-                })?;
+            let key = PrivateKeyDer::from_pem_file(key_file).map_err(|source| TlsError::File {
+                path: key_file.clone(),
+                source,
+            })?;
             builder.with_client_auth_cert(verify::certificates(cert_file)?, key)?
         }
     })

@@ -45,7 +45,11 @@ async fn moto_takes_our_signatures_and_documents() {
     assert_eq!(provider.read(&keys).await.unwrap().records, from);
 
     let change = Change::new(&from, &to, "to & fro").unwrap();
-    let wrong_secret = route53(relay.addr, &moto.access_key_id, "another-secret-of-the-account");
+    let wrong_secret = route53(
+        relay.addr,
+        &moto.access_key_id,
+        "another-secret-of-the-account",
+    );
     let wrong_id = route53(relay.addr, "AKIDOTHER", &moto.secret_access_key);
     for stranger in [wrong_secret, wrong_id] {
         stranger.read(&keys).await.unwrap();
@@ -59,7 +63,16 @@ async fn moto_takes_our_signatures_and_documents() {
     sign_next_change();
     let done = provider.change(&change).await.unwrap();
     assert_eq!(faults.clear(), 0);
-    assert_eq!((done.outcome, done.observed.records), (Outcome::Applied, to));
-    assert_eq!(provider.published(&done.receipt).await.unwrap(), Published::Done);
-    assert_eq!(provider.change(&change).await.unwrap().outcome, Outcome::AlreadyDone);
+    assert_eq!(
+        (done.outcome, done.observed.records),
+        (Outcome::Applied, to)
+    );
+    assert_eq!(
+        provider.published(&done.receipt).await.unwrap(),
+        Published::Done
+    );
+    assert_eq!(
+        provider.change(&change).await.unwrap().outcome,
+        Outcome::AlreadyDone
+    );
 }

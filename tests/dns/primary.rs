@@ -20,7 +20,11 @@ struct Running<'a> {
 /// Runs `test` on BIND and on Knot.
 async fn on_both(test: impl AsyncFn(Running<'_>)) {
     let options = Options {
-        records: BEGINNING.iter().chain(&["www 300 A 192.0.2.1"]).map(|l| (*l).to_owned()).collect(),
+        records: BEGINNING
+            .iter()
+            .chain(&["www 300 A 192.0.2.1"])
+            .map(|l| (*l).to_owned())
+            .collect(),
         ..Options::default()
     };
     let bind = Bind::primary(&options).unwrap();
@@ -59,10 +63,18 @@ async fn a_key_may_do_what_it_may_and_nothing_else() {
             ..rfc2136(running.addr, KEY_NAME, KEY)
         };
         let owner = make(&rfc2136(running.addr, KEY_NAME, KEY));
-        let www = Change::new(&records([other_name("192.0.2.1")]), &records([other_name("192.0.2.2")]), "");
+        let www = Change::new(
+            &records([other_name("192.0.2.1")]),
+            &records([other_name("192.0.2.2")]),
+            "",
+        );
         for (provider, change, kinds) in [
             (&viewer, &change, [Kind::Denied, Kind::BadCredentials]),
-            (&strangers, &change, [Kind::BadCredentials, Kind::BadCredentials]),
+            (
+                &strangers,
+                &change,
+                [Kind::BadCredentials, Kind::BadCredentials],
+            ),
             (&owner, &www.unwrap(), [Kind::Denied, Kind::BadCredentials]),
         ] {
             let serial = query::serial(running.addr, ZONE).unwrap();
@@ -91,7 +103,10 @@ async fn a_zone_that_takes_no_updates_is_refused() {
         let set = |value| records([RrSet::parse(&key, 300, [value]).unwrap()]);
         let change = Change::new(&set("192.0.2.1"), &set("192.0.2.2"), "").unwrap();
         let error = provider.change(&change).await.unwrap_err();
-        assert!(matches!(error.kind, Kind::Denied | Kind::BadCredentials), "{error}");
+        assert!(
+            matches!(error.kind, Kind::Denied | Kind::BadCredentials),
+            "{error}"
+        );
         assert!(provider.check(&[key]).await.is_err());
     })
     .await;
@@ -105,7 +120,10 @@ async fn asking_what_a_key_may_changes_nothing() {
         keys.push(format!("{NAME} CNAME").parse().unwrap());
         let serial = query::serial(running.addr, ZONE).unwrap();
         let access = provider.check(&keys).await.unwrap();
-        assert_eq!((access.write, access.publish), (Proof::Proven, Proof::Proven));
+        assert_eq!(
+            (access.write, access.publish),
+            (Proof::Proven, Proof::Proven)
+        );
         assert_eq!(query::serial(running.addr, ZONE).unwrap(), serial);
     })
     .await;
@@ -117,7 +135,10 @@ async fn a_ttl_alone_can_be_lowered() {
         let provider = make(&rfc2136(running.addr, KEY_NAME, KEY));
         let change = Change::new(&region(10, 300), &region(10, 30), "").unwrap();
         assert!(!change.sets()[0].moves());
-        assert_eq!(provider.change(&change).await.unwrap().outcome, Outcome::Applied);
+        assert_eq!(
+            provider.change(&change).await.unwrap().outcome,
+            Outcome::Applied
+        );
         let served = query::ask(running.addr, NAME, Type::A, false).unwrap();
         assert_eq!(served.records, [(30, "192.0.2.10".to_owned())]);
         assert!(served.authoritative);
@@ -132,9 +153,16 @@ async fn a_primary_that_hangs_or_is_gone_leaves_no_doubt() {
         let change = Change::new(&region(10, 300), &region(20, 60), "").unwrap();
         running.server.freeze().unwrap();
         let error = provider.change(&change).await.unwrap_err();
-        assert_eq!((error.kind.clone(), error.retry()), (Kind::Unavailable, Retry::Later), "{error}");
+        assert_eq!(
+            (error.kind.clone(), error.retry()),
+            (Kind::Unavailable, Retry::Later),
+            "{error}"
+        );
         running.server.thaw().unwrap();
-        assert_eq!(provider.change(&change).await.unwrap().outcome, Outcome::Applied);
+        assert_eq!(
+            provider.change(&change).await.unwrap().outcome,
+            Outcome::Applied
+        );
         let served = query::ask(running.addr, NAME, Type::Aaaa, false).unwrap();
         assert_eq!(served.records, [(60, "2001:db8::20".to_owned())]);
         running.server.kill().unwrap();
@@ -147,7 +175,11 @@ async fn a_primary_that_hangs_or_is_gone_leaves_no_doubt() {
 
 #[tokio::test]
 async fn a_key_that_is_none_is_not_repeated() {
-    let spec = rfc2136("127.0.0.1:1".parse().unwrap(), KEY_NAME, "not base64, but still secret");
+    let spec = rfc2136(
+        "127.0.0.1:1".parse().unwrap(),
+        KEY_NAME,
+        "not base64, but still secret",
+    );
     let made = pilotfish::dns::provider(&spec, &crate::stage::env());
     let error = made.err().unwrap();
     assert_eq!(error.kind, Kind::Invalid);

@@ -73,7 +73,10 @@ pub fn set(rtype: &str, ttl: u64, values: &[&str]) -> RrSet {
 /// Region `n`, with both families.
 pub fn region(n: u8, ttl: u64) -> Records {
     let (v4, v6) = (format!("192.0.2.{n}"), format!("2001:db8::{n}"));
-    records([set("A", ttl, &[v4.as_str()]), set("AAAA", ttl, &[v6.as_str()])])
+    records([
+        set("A", ttl, &[v4.as_str()]),
+        set("AAAA", ttl, &[v6.as_str()]),
+    ])
 }
 
 /// The zone file's lines for region 10, where every stage begins.
@@ -159,13 +162,18 @@ fn api(
 
 pub fn powerdns() -> Stage {
     let powerdns = PowerDns::start(API_KEY, &BEGINNING).unwrap();
-    api(powerdns.api, Box::new(powerdns), API_KEY, |endpoint, api_key| {
-        ProviderSpec::PowerDns(PowerDnsSpec {
-            endpoint,
-            server_id: "localhost".to_owned(),
-            api_key,
-        })
-    })
+    api(
+        powerdns.api,
+        Box::new(powerdns),
+        API_KEY,
+        |endpoint, api_key| {
+            ProviderSpec::PowerDns(PowerDnsSpec {
+                endpoint,
+                server_id: "localhost".to_owned(),
+                api_key,
+            })
+        },
+    )
 }
 
 pub fn powerdns_by_update() -> Stage {
@@ -181,7 +189,12 @@ pub fn route53() -> Stage {
         ProviderSpec::Route53(Route53Spec {
             endpoint,
             zone_id: None,
-            access_key_id: if known { fake::route53::ACCESS_KEY_ID } else { "AKIDOTHER" }.to_owned(),
+            access_key_id: if known {
+                fake::route53::ACCESS_KEY_ID
+            } else {
+                "AKIDOTHER"
+            }
+            .to_owned(),
             secret_access_key: secret,
             session_token: None,
         })

@@ -83,10 +83,12 @@ impl Bind {
         );
         fs::write(dir.join("com.db"), text)?;
         let sign = if signed { SIGN } else { "" };
-        let mut zones = format!("zone \"com\" {{ type primary; file \"com.db\"; {sign} notify no; }};\n");
+        let mut zones =
+            format!("zone \"com\" {{ type primary; file \"com.db\"; {sign} notify no; }};\n");
         if child {
             fs::write(dir.join("zone.db"), zone_file(&["shop A 192.0.2.10"]))?;
-            zones += &format!("zone \"{ZONE}\" {{ type primary; file \"zone.db\"; notify no; }};\n");
+            zones +=
+                &format!("zone \"{ZONE}\" {{ type primary; file \"zone.db\"; notify no; }};\n");
         }
         let awaited = if child { ZONE } else { "com" };
         Self::start_for(dir, None, &zones, awaited)
@@ -144,7 +146,6 @@ impl Bind {
         .map_err(|error| error.context(bind.server.log_tail()))?;
         Ok(bind)
     }
-
 }
 
 fn place(addr: &SocketAddr) -> String {

@@ -83,7 +83,9 @@ impl Faults {
     }
 
     fn remember(&self, question: &str, answer: &[u8]) {
-        self.lock().last.insert(question.to_owned(), answer.to_vec());
+        self.lock()
+            .last
+            .insert(question.to_owned(), answer.to_vec());
     }
 
     fn recall(&self, question: &str) -> Option<Vec<u8>> {
@@ -98,7 +100,11 @@ impl Faults {
 /// A relay before an HTTP server.
 pub fn before_http(server: SocketAddr, faults: Faults) -> Result<HttpServer> {
     HttpServer::start(move |request| {
-        let on = if request.writes() { On::Write } else { On::Read };
+        let on = if request.writes() {
+            On::Write
+        } else {
+            On::Read
+        };
         let forward = || {
             let answer = forward_http(server, request);
             answer.map_or_else(|_| Response::empty(502), Response::Raw)

@@ -54,12 +54,17 @@ impl PowerDns {
             let mut command = Command::new(find_program("pdnsutil")?);
             run(command.arg(format!("--config-dir={path}")).args(words))?;
         }
-        let mut launch =
-            Launch::new("pdns_server", &find_program("pdns_server")?, &dir.join("log"))?;
-        launch
-            .command()
-            .arg(format!("--config-dir={path}"))
-            .args(["--guardian=no", "--daemon=no", "--disable-syslog", "--write-pid=no"]);
+        let mut launch = Launch::new(
+            "pdns_server",
+            &find_program("pdns_server")?,
+            &dir.join("log"),
+        )?;
+        launch.command().arg(format!("--config-dir={path}")).args([
+            "--guardian=no",
+            "--daemon=no",
+            "--disable-syslog",
+            "--write-pid=no",
+        ]);
         let powerdns = Self {
             addr,
             api,
@@ -77,7 +82,9 @@ impl PowerDns {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let out = command.output().with_context(|| format!("starting {command:?}"))?;
+    let out = command
+        .output()
+        .with_context(|| format!("starting {command:?}"))?;
     if !out.status.success() {
         bail!("{command:?}: {}", String::from_utf8_lossy(&out.stderr));
     }

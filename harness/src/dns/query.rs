@@ -64,7 +64,9 @@ fn read(answer: &[u8], rtype: Type) -> Result<Reply> {
         let ttl = u32::from(number(answer, at + 4)?) << 16 | u32::from(number(answer, at + 6)?);
         let length = usize::from(number(answer, at + 8)?);
         let start = at + 10;
-        let data = answer.get(start..start + length).context("a short record")?;
+        let data = answer
+            .get(start..start + length)
+            .context("a short record")?;
         if found == rtype as u16 {
             records.push((ttl, value(answer, start, data, rtype)?));
         }
@@ -119,7 +121,9 @@ fn name(answer: &[u8], mut at: usize) -> Result<String> {
         if length == 0 {
             return Ok(labels.join("."));
         }
-        let label = answer.get(at + 1..at + 1 + length).context("a short label")?;
+        let label = answer
+            .get(at + 1..at + 1 + length)
+            .context("a short label")?;
         labels.push(String::from_utf8_lossy(label).into_owned());
         at += 1 + length;
     }

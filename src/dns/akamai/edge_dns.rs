@@ -144,19 +144,38 @@ impl Zone {
     }
 
     /// Whether the open list holds nothing but what we are about to do: then a call of ours left it
-    /// when it was interrupted.
+    /// when it was interrupted. Whatever in it we do not understand is not ours.
     async fn is_our_draft(&self, sets: &[SetChange]) -> Result<bool, DnsError> {
-        let diff: Value = self.http.json(&Ask::get(format!("{}/diff", self.list))).await?;
-        let ours = |entry: &Value| {
-            let is = |set: &SetChange| {
+        let diff: Value = self
+            .http
+            .json(&Ask::get(format!("{}/diff", self.list)))
+            .await?;
+        let Some(entries) = diff["diffs"].as_array() else {
+            return Ok(false);
+        };
+        let mine = |entry: &Value| {
+            let is = |set: &&SetChange| {
                 entry["name"].as_str() == Some(set.key.name.as_str())
                     && entry["type"].as_str() == Some(set.key.rtype.as_str())
             };
-            sets.iter().any(is)
+            sets.iter().find(is)
         };
-        // Whatever it is that we do not understand, it is not ours.
-        let entries = diff["diffs"].as_array();
-        Ok(entries.is_some_and(|entries| entries.iter().all(ours)))
+        let Some(touched) = entries.iter().map(mine).collect::<Option<Vec<_>>>() else {
+            return Ok(false);
+        };
+        let ask = Ask::get(format!("{}/recordsets?showAll=true", self.list));
+        let draft: Value = self.http.json(&ask).await?;
+        let drafted = |key: &Key| {
+            let sets = draft["recordsets"].as_array().into_iter().flatten();
+            let mut sets = sets.filter(|set| {
+                set["name"].as_str() == Some(key.name.as_str())
+                    && set["type"].as_str() == Some(key.rtype.as_str())
+            });
+            let set = sets.next()?;
+            let rdata = set["rdata"].as_array().into_iter().flatten();
+            RrSet::parse(key, set["ttl"].as_u64()?, rdata.filter_map(Value::as_str)).ok()
+        };
+        Ok(touched.into_iter().all(|set| drafted(&set.key) == set.to))
     }
 
     async fn discard(&self) -> Result<(), DnsError> {
@@ -178,7 +197,9 @@ impl Zone {
         let discarded = self.discard().await;
         let keys: Vec<Key> = sets.iter().map(|set| set.key.clone()).collect();
         let found = self.look_up(&keys).await.unwrap_or_default().records;
-        let as_expected = sets.iter().all(|set| found.get(&set.key) == set.from.as_ref());
+        let as_expected = sets
+            .iter()
+            .all(|set| found.get(&set.key) == set.from.as_ref());
         if matches!(answer.status, 401 | 403 | 404) || (as_expected && answer.status != 409) {
             discarded?;
             return self.http.success(answer).map(drop);
@@ -194,9 +215,16 @@ fn entry(set: &SetChange) -> Value {
         (Some(_), Some(_)) => "EDIT",
     };
     let shown = set.to.as_ref().or(set.from.as_ref());
-    let dot = if set.key.rtype == RecordType::Cname { "." } else { "" };
+    let dot = if set.key.rtype == RecordType::Cname {
+        "."
+    } else {
+        ""
+    };
     let texts = shown.map(RrSet::texts).unwrap_or_default();
-    let rdata: Vec<String> = texts.into_iter().map(|text| format!("{text}{dot}")).collect();
+    let rdata: Vec<String> = texts
+        .into_iter()
+        .map(|text| format!("{text}{dot}"))
+        .collect();
     json!({
         "name": set.key.name.as_str(),
         "type": set.key.rtype.as_str(),
@@ -263,7 +291,8 @@ impl Provider for Zone {
             let ask = Ask::write(Method::POST, &self.open);
             let answer = self.http.send(&ask).await?;
             if answer.status == 409 {
-                let why = "somebody has an open change list for the zone, which only who may write sees";
+                let why =
+                    "somebody has an open change list for the zone, which only who may write sees";
                 return Ok(Access::both(Proof::Likely(why.to_owned())));
             }
             self.http.success(answer)?;

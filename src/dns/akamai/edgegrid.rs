@@ -33,7 +33,10 @@ pub fn http(
             default_url: &format!("https://{}", settings.host),
             patience: spec.patience,
             dialect: Arc::new(EdgeGrid(settings.clone())),
-            secrets: vec![settings.client_secret.clone(), settings.access_token.clone()],
+            secrets: vec![
+                settings.client_secret.clone(),
+                settings.access_token.clone(),
+            ],
         },
         env,
     )
@@ -90,7 +93,13 @@ fn timestamp(now: Timestamp) -> String {
 fn nonce() -> String {
     let bits = (fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{bits:032x}");
-    let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    let (a, b, c, d, e) = (
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    );
     format!("{a}-{b}-{c}-{d}-{e}")
 }
 

@@ -94,11 +94,19 @@ impl Domain {
 
     async fn change_set(&self, set: &SetChange) -> Result<(), DnsError> {
         let (Some(_), Some(to)) = (&set.from, &set.to) else {
-            let why = format!("{}: a property can be neither made nor removed here", set.key);
+            let why = format!(
+                "{}: a property can be neither made nor removed here",
+                set.key
+            );
             return Err(self.http.fail(Kind::Unsupported, why));
         };
         let property = self.property(&set.key.name).await?;
-        let gone = || self.http.fail(Kind::Conflict { found: records([]) }, "the property is gone");
+        let gone = || {
+            self.http.fail(
+                Kind::Conflict { found: records([]) },
+                "the property is gone",
+            )
+        };
         let mut property = property.ok_or_else(gone)?;
         // Read once more just now, so compared once more.
         let found = answers(&property, &set.key);
@@ -107,7 +115,9 @@ impl Domain {
             let kind = Kind::Conflict {
                 found: records(found),
             };
-            return Err(self.http.fail(kind, format!("{} changed meanwhile", set.key)));
+            return Err(self
+                .http
+                .fail(kind, format!("{} changed meanwhile", set.key)));
         }
         switch(&mut property, to).map_err(|why| self.http.fail(Kind::Invalid, why))?;
         let name = set.key.name.relative_to(&self.domain).unwrap_or_default();
@@ -119,7 +129,9 @@ impl Domain {
 
 fn targets(property: &Value) -> Vec<&Value> {
     let targets = property["trafficTargets"].as_array();
-    targets.map(|targets| targets.iter().collect()).unwrap_or_default()
+    targets
+        .map(|targets| targets.iter().collect())
+        .unwrap_or_default()
 }
 
 /// What a target answers for this type; empty when it is for another one.
@@ -127,10 +139,14 @@ fn answer(target: &Value, rtype: RecordType) -> Vec<&str> {
     let servers = || target["servers"].as_array().into_iter().flatten();
     match rtype {
         RecordType::Cname => target["handoutCName"].as_str().into_iter().collect(),
-        RecordType::A => servers().filter_map(Value::as_str).filter(|s| !s.contains(':')).collect(),
-        RecordType::Aaaa => {
-            servers().filter_map(Value::as_str).filter(|s| s.contains(':')).collect()
-        }
+        RecordType::A => servers()
+            .filter_map(Value::as_str)
+            .filter(|s| !s.contains(':'))
+            .collect(),
+        RecordType::Aaaa => servers()
+            .filter_map(Value::as_str)
+            .filter(|s| s.contains(':'))
+            .collect(),
     }
 }
 
@@ -160,7 +176,11 @@ fn switch(property: &mut Value, to: &RrSet) -> Result<(), String> {
         let texts = to.texts();
         set.is_some_and(|set| set.texts().iter().all(|text| texts.contains(text)))
     };
-    for target in property["trafficTargets"].as_array_mut().into_iter().flatten() {
+    for target in property["trafficTargets"]
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+    {
         let on = wanted(target);
         target["enabled"] = json!(on);
         // An enabled target without weight gets no traffic.
@@ -171,7 +191,9 @@ fn switch(property: &mut Value, to: &RrSet) -> Result<(), String> {
     let made = answers(property, &key)?;
     if made.as_ref() != Some(to) {
         let made = made.map_or_else(|| "nothing".to_owned(), |set| set.to_string());
-        return Err(format!("no traffic targets make up {to}; the best they can is {made}"));
+        return Err(format!(
+            "no traffic targets make up {to}; the best they can is {made}"
+        ));
     }
     Ok(())
 }
@@ -230,7 +252,8 @@ impl Provider for Domain {
     fn check<'a>(&'a self, keys: &'a [Key]) -> Call<'a, Access> {
         Box::pin(async move {
             self.look_up(keys).await?;
-            let why = "the properties can be read; whether they can be written, only a change shows";
+            let why =
+                "the properties can be read; whether they can be written, only a change shows";
             Ok(Access::both(Proof::Likely(why.to_owned())))
         })
     }

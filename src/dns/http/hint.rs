@@ -8,23 +8,25 @@ use jiff::Timestamp;
 /// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), `Ratelimit: "name";r=0;t=30`
 /// (draft-ietf-httpapi-ratelimit-headers, Cloudflare), `RateLimit-Reset` and `X-RateLimit-Reset` as Unix
 /// time (DigitalOcean, Linode). `header` looks one up.
-pub fn wait_hint<'a>(
-    header: impl Fn(&str) -> Option<&'a str>,
-    now: Timestamp,
-) -> Option<Duration> {
+pub fn wait_hint<'a>(header: impl Fn(&str) -> Option<&'a str>, now: Timestamp) -> Option<Duration> {
     if let Some(after) = header("retry-after") {
         let after = after.trim();
         let seconds = after.parse().ok().map(Duration::from_secs);
         return seconds.or_else(|| until(http_date(after)?, now));
     }
     if let Some(limits) = header("ratelimit") {
-        let reset = limits.split(';').find_map(|part| part.trim().strip_prefix("t="));
+        let reset = limits
+            .split(';')
+            .find_map(|part| part.trim().strip_prefix("t="));
         if let Some(seconds) = reset.and_then(|t| t.parse().ok()) {
             return Some(Duration::from_secs(seconds));
         }
     }
     let reset = header("ratelimit-reset").or_else(|| header("x-ratelimit-reset"))?;
-    until(Timestamp::from_second(reset.trim().parse().ok()?).ok()?, now)
+    until(
+        Timestamp::from_second(reset.trim().parse().ok()?).ok()?,
+        now,
+    )
 }
 
 fn http_date(text: &str) -> Option<Timestamp> {
@@ -93,7 +95,10 @@ mod tests {
         assert!(pauses.next(Some(Duration::from_secs(3600))).is_none());
         let mut pauses = Pauses::new(Duration::from_secs(2));
         assert!(pauses.next(Some(Duration::ZERO)).unwrap() > Duration::ZERO);
-        assert_eq!(pauses.next(Some(Duration::from_secs(1))), Some(Duration::from_secs(1)));
+        assert_eq!(
+            pauses.next(Some(Duration::from_secs(1))),
+            Some(Duration::from_secs(1))
+        );
         assert_eq!(pauses.next(Some(Duration::from_secs(1))), None);
     }
 }

@@ -87,7 +87,10 @@ impl Dialect for Account {
             timestamp,
         };
         Ok(vec![
-            ("x-ovh-application", Secret::new(self.spec.application_key.clone())),
+            (
+                "x-ovh-application",
+                Secret::new(self.spec.application_key.clone()),
+            ),
             ("x-ovh-consumer", self.spec.consumer_key.clone()),
             ("x-ovh-timestamp", Secret::new(timestamp.to_string())),
             ("x-ovh-signature", Secret::new(signing.signature())),
@@ -131,7 +134,8 @@ impl Zone {
         let ask = Ask::get(format!("{BASE}/auth/time")).anonymous();
         let theirs: i64 = self.http.json(&ask).await?;
         let ours = self.http.clock().wall_now().as_second();
-        self.delta.store(theirs.saturating_sub(ours), Ordering::Relaxed);
+        self.delta
+            .store(theirs.saturating_sub(ours), Ordering::Relaxed);
         Ok(())
     }
 
@@ -141,7 +145,10 @@ impl Zone {
 
     fn success(&self, answer: Answer) -> Result<Answer, DnsError> {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let text = body["message"].as_str().unwrap_or_default().to_ascii_lowercase();
+        let text = body["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
         let kind = match answer.status {
             400 if text.contains("signature") => Kind::BadCredentials,
             403 if text.contains("granted") || text.contains("authorized") => Kind::Denied,
@@ -164,13 +171,18 @@ impl Zone {
         for key in keys {
             let name = encode(self.relative(&key.name));
             let query = format!("fieldType={}&subDomain={name}", key.rtype);
-            let ids: Vec<u64> = self.ask(&Ask::get(format!("{}/record?{query}", self.path))).await?;
+            let ids: Vec<u64> = self
+                .ask(&Ask::get(format!("{}/record?{query}", self.path)))
+                .await?;
             if ids.len() > super::record::MAX_VALUES {
-                return Err(self.http.fail(Kind::Unsupported, format!("{key} has too many records")));
+                return Err(self
+                    .http
+                    .fail(Kind::Unsupported, format!("{key} has too many records")));
             }
             for id in ids {
-                let record: Record =
-                    self.ask(&Ask::get(format!("{}/record/{id}", self.path))).await?;
+                let record: Record = self
+                    .ask(&Ask::get(format!("{}/record/{id}", self.path)))
+                    .await?;
                 let name = record.sub_domain.unwrap_or_default();
                 // The filter has been known to match more than it was given.
                 if name.eq_ignore_ascii_case(self.relative(&key.name))
@@ -235,11 +247,14 @@ impl Zone {
                     "target": dotted(key.rtype, value),
                     "ttl": ttl,
                 });
-                let made: Record = self.ask(&Ask::write(Method::POST, record).json(&body)).await?;
+                let made: Record = self
+                    .ask(&Ask::write(Method::POST, record).json(&body))
+                    .await?;
                 Ok(Some(made.id))
             }
             Step::Delete { row } => {
-                self.changed(&Ask::write(Method::DELETE, format!("{record}/{}", row.id))).await?;
+                self.changed(&Ask::write(Method::DELETE, format!("{record}/{}", row.id)))
+                    .await?;
                 Ok(None)
             }
         }
@@ -282,7 +297,10 @@ impl Zone {
             None if !deleted || tried.len() == 1 => error,
             _ => DnsError {
                 kind: Kind::Unknown,
-                detail: format!("edited, not published, and not all taken back: {}", error.detail),
+                detail: format!(
+                    "edited, not published, and not all taken back: {}",
+                    error.detail
+                ),
                 ..error
             },
         }

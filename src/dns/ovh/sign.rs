@@ -97,10 +97,30 @@ mod tests {
         let consumer_key = &Secret::new("5mBuy6SUQcRw2ZUxg0cG68BoDKpED4KY".to_owned());
         let auth = "https://eu.api.ovh.com/1.0/auth";
         for (method, url, body, known) in [
-            ("GET", auth, "", "$1$e9556054b6309771395efa467c22e627407461ad"),
-            ("DELETE", auth, "", "$1$a1eecd00b3b02b6cf5708b84b9ff42059a950d85"),
-            ("POST", auth, r#"{"a":"b","c":"d"}"#, "$1$ec2fb5c7a81f64723c77d2e5b609ae6f58a84fc1"),
-            ("GET", "https://eu.api.ovh.com/v1/call", "", "$1$e6e7906d385eb28adcbfbe6b66c1528a42d741ad"),
+            (
+                "GET",
+                auth,
+                "",
+                "$1$e9556054b6309771395efa467c22e627407461ad",
+            ),
+            (
+                "DELETE",
+                auth,
+                "",
+                "$1$a1eecd00b3b02b6cf5708b84b9ff42059a950d85",
+            ),
+            (
+                "POST",
+                auth,
+                r#"{"a":"b","c":"d"}"#,
+                "$1$ec2fb5c7a81f64723c77d2e5b609ae6f58a84fc1",
+            ),
+            (
+                "GET",
+                "https://eu.api.ovh.com/v1/call",
+                "",
+                "$1$e6e7906d385eb28adcbfbe6b66c1528a42d741ad",
+            ),
         ] {
             let signing = Signing {
                 application_secret,
@@ -117,11 +137,31 @@ mod tests {
     #[test]
     fn rules_are_matched_as_a_whole() {
         for (pattern, path, yes) in [
-            ("/domain/zone/example.com/*", "/domain/zone/example.com/refresh", true),
-            ("/domain/zone/example.com/record/*", "/domain/zone/example.com/refresh", false),
-            ("/domain/zone/example.com/refresh", "/domain/zone/example.com/refresh", true),
-            ("/domain/zone/example.com", "/domain/zone/example.com/refresh", false),
-            ("/domain/*/refresh", "/domain/zone/example.com/refresh", true),
+            (
+                "/domain/zone/example.com/*",
+                "/domain/zone/example.com/refresh",
+                true,
+            ),
+            (
+                "/domain/zone/example.com/record/*",
+                "/domain/zone/example.com/refresh",
+                false,
+            ),
+            (
+                "/domain/zone/example.com/refresh",
+                "/domain/zone/example.com/refresh",
+                true,
+            ),
+            (
+                "/domain/zone/example.com",
+                "/domain/zone/example.com/refresh",
+                false,
+            ),
+            (
+                "/domain/*/refresh",
+                "/domain/zone/example.com/refresh",
+                true,
+            ),
             ("/domain/*/x/*", "/domain/zone/example.com/refresh", false),
             ("/*", "/domain/zone/example.com/refresh", true),
             ("*", "/x", true),

@@ -22,10 +22,10 @@ use super::{
 };
 use crate::addr::Addr;
 use crate::clock::Clock;
+use crate::dns::spec::TsigAlgorithm;
 use crate::net::dial::Dialer;
 use crate::net::tls::Connector;
 use crate::secret::Secret;
-use crate::dns::spec::TsigAlgorithm;
 
 /// Clocks may differ by this many seconds (RFC 8945, section 10).
 const FUDGE: u16 = 300;
@@ -125,12 +125,14 @@ impl Primary {
         sign: bool,
     ) -> Result<Answer, DnsError> {
         let now = self.clock.wall_now().as_second();
-        let now = u64::try_from(now).map_err(|_| fail(Kind::Invalid, "the clock is before 1970"))?;
+        let now =
+            u64::try_from(now).map_err(|_| fail(Kind::Invalid, "the clock is before 1970"))?;
         let verifier = match sign {
             true => question.finalize(&self.signer, now),
             false => Ok(None),
         };
-        let verifier = verifier.map_err(|_| fail(Kind::Invalid, "the question cannot be signed"))?;
+        let verifier =
+            verifier.map_err(|_| fail(Kind::Invalid, "the question cannot be signed"))?;
         let bytes = question.to_vec();
         let bytes = bytes.map_err(|e| fail(Kind::Invalid, format!("the question: {e}")))?;
         let answer = wire::ask_tcp(&self.dialer, &self.server, &bytes, self.limit).await;

@@ -78,7 +78,9 @@ impl Zone {
         let mut mine = zones.iter().filter(mine);
         match (mine.next(), mine.next()) {
             (Some(zone), None) => Ok(zone.id.trim_start_matches("/hostedzone/").to_owned()),
-            (None, _) => Err(self.http.fail(Kind::NoZone, format!("no public zone {}", self.zone))),
+            (None, _) => Err(self
+                .http
+                .fail(Kind::NoZone, format!("no public zone {}", self.zone))),
             (Some(_), Some(_)) => {
                 let why = format!("several public zones are named {}: set zone_id", self.zone);
                 Err(self.http.fail(Kind::NoZone, why))
@@ -108,7 +110,10 @@ impl Zone {
 
     fn text(&self, answer: &Answer) -> Result<String, DnsError> {
         let text = String::from_utf8(answer.body.clone());
-        text.map_err(|_| self.http.fail(Kind::Malformed, "an answer that is not UTF-8"))
+        text.map_err(|_| {
+            self.http
+                .fail(Kind::Malformed, "an answer that is not UTF-8")
+        })
     }
 
     async fn look_up(&self, keys: &[Key]) -> Result<Observed, DnsError> {
@@ -134,7 +139,8 @@ impl Zone {
 
     fn plain(&self, key: &Key, set: &xml::Listed) -> Result<RrSet, DnsError> {
         let (None, None, Some(ttl)) = (&set.set_identifier, &set.alias_target, set.ttl) else {
-            let why = format!("{key} is an alias or has a routing policy; only plain sets are moved");
+            let why =
+                format!("{key} is an alias or has a routing policy; only plain sets are moved");
             return Err(self.http.fail(Kind::Unsupported, why));
         };
         RrSet::parse(key, ttl, set.values())
@@ -145,7 +151,10 @@ impl Zone {
         let path = format!("{BASE}/hostedzone/{}/rrset/", encode(self.id().await?));
         let ask = Ask::write(Method::POST, path).xml(xml::change_batch(actions, note));
         let answer = self.ask(ask).await?;
-        let info = self.text(&answer).ok().and_then(|text| xml::change_info(&text).ok());
+        let info = self
+            .text(&answer)
+            .ok()
+            .and_then(|text| xml::change_info(&text).ok());
         // Without it the change is still made; only nobody can ask about it.
         let token = info.map(|info| info.id.trim_start_matches("/change/").to_owned());
         Ok(Receipt { token })
@@ -158,7 +167,9 @@ impl Zone {
         };
         let keys: Vec<Key> = sets.iter().map(|set| set.key.clone()).collect();
         let found = self.look_up(&keys).await.unwrap_or_default().records;
-        let as_expected = sets.iter().all(|set| found.get(&set.key) == set.from.as_ref());
+        let as_expected = sets
+            .iter()
+            .all(|set| found.get(&set.key) == set.from.as_ref());
         let kind = match as_expected {
             // Then it was not the comparison that failed.
             true => Kind::Invalid,
@@ -178,10 +189,15 @@ impl Zone {
         let other = other.transpose().unwrap_or(None).unwrap_or(nothing);
         let mut actions = vec![Action::Delete(&other)];
         actions.extend(set.map(Action::Create));
-        match self.batch(&actions, "may we? (this batch is meant to be refused)").await {
+        match self
+            .batch(&actions, "may we? (this batch is meant to be refused)")
+            .await
+        {
             Err(error) if matches!(error.kind, Kind::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
-            Ok(_) => Err(self.http.fail(Kind::Unknown, "a change that cannot be was accepted")),
+            Ok(_) => Err(self
+                .http
+                .fail(Kind::Unknown, "a change that cannot be was accepted")),
         }
     }
 }
@@ -231,7 +247,9 @@ impl Provider for Zone {
             let Some(id) = &receipt.token else {
                 return Ok(Published::NoSignal);
             };
-            let answer = self.ask(Ask::get(format!("{BASE}/change/{}", encode(id)))).await?;
+            let answer = self
+                .ask(Ask::get(format!("{BASE}/change/{}", encode(id))))
+                .await?;
             let info = xml::change_info(&self.text(&answer)?);
             let info = info.map_err(|e| self.http.fail(Kind::Malformed, e))?;
             Ok(match info.status.as_str() {

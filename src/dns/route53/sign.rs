@@ -57,7 +57,9 @@ impl SigV4 {
             .into_parts();
         let (headers, _) = instructions.into_parts();
         let headers = headers.into_iter();
-        Ok(headers.map(|h| (h.name(), Secret::new(h.value().to_owned()))).collect())
+        Ok(headers
+            .map(|h| (h.name(), Secret::new(h.value().to_owned())))
+            .collect())
     }
 }
 
@@ -70,7 +72,11 @@ impl Dialect for SigV4 {
     }
 
     fn throttled(&self, status: u16, body: &[u8]) -> bool {
-        let busy = ["Throttling", "ThrottlingException", "PriorRequestNotComplete"];
+        let busy = [
+            "Throttling",
+            "ThrottlingException",
+            "PriorRequestNotComplete",
+        ];
         let code = || xml::error(body).map(|(code, _)| code);
         status == 429 || (status == 400 && code().is_some_and(|c| busy.contains(&c.as_str())))
     }
@@ -104,7 +110,10 @@ mod tests {
             now: "2015-08-30T12:36:00Z".parse().unwrap(),
         };
         let signed = signer.headers(&request, ("us-east-1", "service")).unwrap();
-        let authorization = signed.iter().find(|(name, _)| *name == "authorization").unwrap();
+        let authorization = signed
+            .iter()
+            .find(|(name, _)| *name == "authorization")
+            .unwrap();
         assert!(
             authorization.1.expose().ends_with(
                 "SignedHeaders=host;x-amz-date, \
@@ -122,7 +131,8 @@ mod tests {
             secret_access_key: Secret::new(String::new()),
             session_token: None,
         };
-        let error = |code| format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
+        let error =
+            |code| format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
         assert!(signer.throttled(400, error("Throttling").as_bytes()));
         assert!(signer.throttled(400, error("PriorRequestNotComplete").as_bytes()));
         assert!(!signer.throttled(400, error("InvalidChangeBatch").as_bytes()));

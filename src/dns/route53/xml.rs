@@ -22,8 +22,14 @@ pub enum Action<'a> {
 /// What turns every `from` into its `to`. A DELETE must match exactly and a CREATE must be new, and
 /// the batch is carried out as a whole or not at all: together they compare and set.
 pub fn actions(sets: &[SetChange]) -> Vec<Action<'_>> {
-    let deletes = sets.iter().filter_map(|set| set.from.as_ref()).map(Action::Delete);
-    let creates = sets.iter().filter_map(|set| set.to.as_ref()).map(Action::Create);
+    let deletes = sets
+        .iter()
+        .filter_map(|set| set.from.as_ref())
+        .map(Action::Delete);
+    let creates = sets
+        .iter()
+        .filter_map(|set| set.to.as_ref())
+        .map(Action::Create);
     deletes.chain(creates).collect()
 }
 
@@ -48,8 +54,15 @@ pub fn change_batch(actions: &[Action<'_>], comment: &str) -> String {
             set.ttl()
         );
         for text in set.texts() {
-            let dot = if set.rtype() == RecordType::Cname { "." } else { "" };
-            let _ = write!(xml, "<ResourceRecord><Value>{text}{dot}</Value></ResourceRecord>");
+            let dot = if set.rtype() == RecordType::Cname {
+                "."
+            } else {
+                ""
+            };
+            let _ = write!(
+                xml,
+                "<ResourceRecord><Value>{text}{dot}</Value></ResourceRecord>"
+            );
         }
         xml.push_str("</ResourceRecords></ResourceRecordSet></Change>");
     }
@@ -103,7 +116,10 @@ impl Listed {
     }
 
     pub fn values(&self) -> impl Iterator<Item = &str> {
-        self.resource_records.records.iter().map(|r| r.value.as_str())
+        self.resource_records
+            .records
+            .iter()
+            .map(|r| r.value.as_str())
     }
 }
 
@@ -143,7 +159,9 @@ struct ZoneConfig {
 impl Zone {
     pub fn is_private(&self) -> bool {
         let config = self.config.as_ref();
-        config.and_then(|config| config.private_zone).unwrap_or_default()
+        config
+            .and_then(|config| config.private_zone)
+            .unwrap_or_default()
     }
 }
 
@@ -199,7 +217,10 @@ struct Messages {
 pub fn error(xml: &[u8]) -> Option<(String, String)> {
     let error: AnyError = from_str(std::str::from_utf8(xml).ok()?).ok()?;
     if let Some(messages) = error.messages {
-        return Some(("InvalidChangeBatch".to_owned(), messages.messages.join("; ")));
+        return Some((
+            "InvalidChangeBatch".to_owned(),
+            messages.messages.join("; "),
+        ));
     }
     let error = error.error?;
     Some((error.code, error.message.unwrap_or_default()))
@@ -215,10 +236,16 @@ mod tests {
     fn both_shapes_of_an_error_are_understood() {
         let plain = b"<?xml version=\"1.0\"?><ErrorResponse xmlns=\"x\"><Error><Type>Sender</Type>\
             <Code>Throttling</Code><Message>Rate exceeded</Message></Error><RequestId>1</RequestId></ErrorResponse>";
-        assert_eq!(error(plain), Some(("Throttling".into(), "Rate exceeded".into())));
+        assert_eq!(
+            error(plain),
+            Some(("Throttling".into(), "Rate exceeded".into()))
+        );
         let batch = b"<InvalidChangeBatch xmlns=\"x\"><Messages><Message>one</Message><Message>two</Message>\
             </Messages></InvalidChangeBatch>";
-        assert_eq!(error(batch), Some(("InvalidChangeBatch".into(), "one; two".into())));
+        assert_eq!(
+            error(batch),
+            Some(("InvalidChangeBatch".into(), "one; two".into()))
+        );
         assert_eq!(error(b"<html>"), None);
         assert_eq!(error(b"\xff"), None);
     }
@@ -229,7 +256,10 @@ mod tests {
             let key = "shop.example.com CNAME".parse().unwrap();
             RrSet::parse(&key, 60, [value]).unwrap()
         };
-        let (from, to) = (records([set("a.example.net")]), records([set("b.example.net")]));
+        let (from, to) = (
+            records([set("a.example.net")]),
+            records([set("b.example.net")]),
+        );
         let change = Change::new(&from, &to, "").unwrap();
         let xml = change_batch(&actions(change.sets()), "why & \"when\"");
         let delete = xml.find("<Action>DELETE</Action>").unwrap();
@@ -237,6 +267,17 @@ mod tests {
         assert!(xml.contains("<Name>shop.example.com.</Name><Type>CNAME</Type><TTL>60</TTL>"));
         assert!(xml.contains("<Value>a.example.net.</Value>"));
         assert!(xml.contains("why &amp; &quot;when&quot;"));
+    }
+
+    #[test]
+    fn depth_is_not_a_weapon() {
+        let deep = "<a>".repeat(200_000);
+        assert!(listed(&format!("<L><ResourceRecordSets>{deep}")).is_err());
+        let inside = format!(
+            "<L><ResourceRecordSets><ResourceRecordSet><Name>x</Name><Type>A</Type><AliasTarget>{deep}"
+        );
+        assert!(listed(&inside).is_err());
+        assert_eq!(error(deep.as_bytes()), None);
     }
 
     #[test]
@@ -251,7 +292,10 @@ mod tests {
             </ListResourceRecordSetsResponse>";
         let sets = listed(xml).unwrap();
         assert!(sets[0].is(&"shop.example.com A".parse().unwrap()));
-        assert_eq!(sets[0].values().collect::<Vec<_>>(), ["192.0.2.1", "192.0.2.2"]);
+        assert_eq!(
+            sets[0].values().collect::<Vec<_>>(),
+            ["192.0.2.1", "192.0.2.2"]
+        );
         assert!(sets[1].alias_target.is_some() && sets[1].ttl.is_none());
         let xml = "<ListHostedZonesByNameResponse><HostedZones><HostedZone><Id>/hostedzone/Z1</Id>\
             <Name>example.com.</Name><Config><PrivateZone>true</PrivateZone></Config></HostedZone>\

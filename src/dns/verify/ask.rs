@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt};
+use hickory_net::NetError;
 use hickory_net::proto::op::{DnsRequest, DnsRequestOptions, DnsResponse, Query};
 use hickory_net::proto::rr::{Name as WireName, RecordType as WireType};
 use hickory_net::runtime::TokioRuntimeProvider;
 use hickory_net::udp::UdpClientStream;
 use hickory_net::xfer::{DnsHandle, DnsRequestSender};
-use hickory_net::NetError;
 
 use crate::addr::Addr;
 use crate::dns::wire::ask_tcp;

@@ -100,9 +100,15 @@ mod tests {
     fn chains_without_end_end() {
         let mut walk = Walk::new(name("a.example"));
         walk.follow(name("b.example"), 1).unwrap();
-        assert_eq!(walk.follow(name("a.example"), 1), Err(ChainError::Loop(name("a.example"))));
+        assert_eq!(
+            walk.follow(name("a.example"), 1),
+            Err(ChainError::Loop(name("a.example")))
+        );
         let mut walk = Walk::new(name("a.example"));
         let longer = (0..20).map(|n| walk.follow(name(&format!("n{n}.example")), 1));
-        assert_eq!(longer.filter(Result::is_err).last(), Some(Err(ChainError::Long)));
+        assert_eq!(
+            longer.filter(Result::is_err).last(),
+            Some(Err(ChainError::Long))
+        );
     }
 }

@@ -55,7 +55,10 @@ pub enum State {
     /// Answers what was neither there before nor shall be.
     Other(RrSet),
     /// The right values with a TTL that is still too long.
-    LongTtl { key: Key, ttl: u32 },
+    LongTtl {
+        key: Key,
+        ttl: u32,
+    },
     /// Answers from elsewhere: it does not keep the zone.
     NotAuthoritative,
     Silent(String),
@@ -103,7 +106,10 @@ impl Verdict {
 
     /// Those that do not serve it yet, for people: name, state and serial.
     pub fn waiting_for(&self) -> Vec<String> {
-        let open = self.servers.iter().filter(|(_, s)| s.state != State::Serves);
+        let open = self
+            .servers
+            .iter()
+            .filter(|(_, s)| s.state != State::Serves);
         let line = |(server, standing): (&NameServer, &Standing)| {
             let serial = match (standing.serial, standing.lags) {
                 (Some(serial), true) => format!(" (serial {serial}, behind the others)"),
@@ -163,7 +169,9 @@ impl Judge {
         let newest = self.servers.values().filter_map(|(_, serial)| *serial);
         let newest = newest.reduce(|a, b| if is_newer(b, a) { b } else { a });
         let standing = |(server, (state, serial)): (&NameServer, &(State, Option<u32>))| {
-            let lags = serial.zip(newest).is_some_and(|(mine, newest)| is_newer(newest, mine));
+            let lags = serial
+                .zip(newest)
+                .is_some_and(|(mine, newest)| is_newer(newest, mine));
             let standing = Standing {
                 state: state.clone(),
                 serial: *serial,
@@ -265,7 +273,12 @@ mod tests {
         assert!(!judge.verdict().served());
         assert_eq!(judge.verdict().servers[&server(2)].state, State::Right(1));
         // The cache forgot: back to the beginning.
-        judge.hear(&said(2, Some(set("192.0.2.1", 12)), Some(aaaa("2001:db8::1")), 7));
+        judge.hear(&said(
+            2,
+            Some(set("192.0.2.1", 12)),
+            Some(aaaa("2001:db8::1")),
+            7,
+        ));
         let verdict = judge.verdict();
         assert!(matches!(verdict.servers[&server(2)].state, State::Old(_)));
         assert!(verdict.servers[&server(2)].lags && !verdict.servers[&server(1)].lags);
@@ -295,12 +308,26 @@ mod tests {
             },
         );
         let mut silent = said(1, new(), None, 1);
-        silent.sets.insert(key(), Heard::Nothing("timeout".to_owned()));
+        silent
+            .sets
+            .insert(key(), Heard::Nothing("timeout".to_owned()));
         for (said, state) in [
             (said(1, None, None, 1), State::Empty(key())),
-            (said(1, Some(set("192.0.2.3", 60)), None, 1), State::Other(set("192.0.2.3", 60))),
-            (said(1, Some(set("192.0.2.2", 61)), None, 1), State::LongTtl { key: key(), ttl: 61 }),
-            (said(1, new(), Some(aaaa("2001:db8::1")), 1), State::Old(aaaa("2001:db8::1"))),
+            (
+                said(1, Some(set("192.0.2.3", 60)), None, 1),
+                State::Other(set("192.0.2.3", 60)),
+            ),
+            (
+                said(1, Some(set("192.0.2.2", 61)), None, 1),
+                State::LongTtl {
+                    key: key(),
+                    ttl: 61,
+                },
+            ),
+            (
+                said(1, new(), Some(aaaa("2001:db8::1")), 1),
+                State::Old(aaaa("2001:db8::1")),
+            ),
             (not_its_zone, State::NotAuthoritative),
             (silent, State::Silent("timeout".to_owned())),
         ] {

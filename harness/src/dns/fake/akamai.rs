@@ -32,16 +32,22 @@ struct Draft {
 /// Both APIs, for the account with this access token.
 pub fn start(access_token: &str) -> Result<HttpServer> {
     let set = |rtype: &str, value: &str| {
-        ((NAME.to_owned(), rtype.to_owned()), (300, vec![value.to_owned()]))
+        (
+            (NAME.to_owned(), rtype.to_owned()),
+            (300, vec![value.to_owned()]),
+        )
     };
     let target = |id: u64, on: bool, server: String| {
         json!({ "datacenterId": id, "enabled": on, "weight": 1.0, "servers": [server],
             "handoutCName": null, "name": null })
     };
-    let targets: Vec<Value> =
-        (1..100).map(|n| target(n, n == 10, format!("192.0.2.{n}"))).collect();
+    let targets: Vec<Value> = (1..100)
+        .map(|n| target(n, n == 10, format!("192.0.2.{n}")))
+        .collect();
     let state = Mutex::new(State {
-        sets: [set("A", "192.0.2.10"), set("AAAA", "2001:db8::10")].into_iter().collect(),
+        sets: [set("A", "192.0.2.10"), set("AAAA", "2001:db8::10")]
+            .into_iter()
+            .collect(),
         version: 1,
         activating: 0,
         draft: None,
@@ -53,7 +59,9 @@ pub fn start(access_token: &str) -> Result<HttpServer> {
     let token = format!("access_token={access_token};");
     HttpServer::start(move |request| {
         let authorization = request.header("authorization");
-        if !authorization.starts_with("EG1-HMAC-SHA256 client_token=") || !authorization.contains(&token) {
+        if !authorization.starts_with("EG1-HMAC-SHA256 client_token=")
+            || !authorization.contains(&token)
+        {
             return problem(401, "Not authorized", "Inactive client token");
         }
         answer(&mut lock(&state), request)
@@ -78,7 +86,11 @@ fn version(number: u64) -> String {
 fn zone(state: &mut State, request: &Request, rest: &[&str]) -> Response {
     match (request.method.as_str(), rest) {
         ("GET", []) => {
-            let active = if state.activating == 0 { "ACTIVE" } else { "PENDING" };
+            let active = if state.activating == 0 {
+                "ACTIVE"
+            } else {
+                "PENDING"
+            };
             state.activating = state.activating.saturating_sub(1);
             let body = json!({ "zone": ZONE, "type": "PRIMARY", "versionId": version(state.version),
                 "activationState": active, "lastActivationDate": "2026-01-01T00:00:00Z" });
@@ -93,7 +105,11 @@ fn zone(state: &mut State, request: &Request, rest: &[&str]) -> Response {
                 None => problem(404, "Not Found", "no such recordset"),
             }
         }
-        _ => problem(405, "Method Not Allowed", "whoever uses this has not read the reference"),
+        _ => problem(
+            405,
+            "Method Not Allowed",
+            "whoever uses this has not read the reference",
+        ),
     }
 }
 
@@ -123,12 +139,32 @@ fn lists(state: &mut State, request: &Request, rest: &[&str]) -> Response {
             Some(draft) => Response::json(200, &json!({ "diffs": draft.diffs })),
             None => problem(404, "Not Found", "no change list"),
         },
+        ("GET", [ZONE, "recordsets"]) => match &state.draft {
+            Some(draft) => {
+                let shown = |((name, rtype), (ttl, rdata)): (
+                    &(String, String),
+                    &(u64, Vec<String>),
+                )| {
+                    json!({ "name": name, "type": rtype, "ttl": ttl, "rdata": rdata })
+                };
+                let sets: Vec<Value> = draft.sets.iter().map(shown).collect();
+                Response::json(
+                    200,
+                    &json!({ "metadata": { "showAll": true }, "recordsets": sets }),
+                )
+            }
+            None => problem(404, "Not Found", "no change list"),
+        },
         ("POST", [ZONE, "recordsets", "add-change"]) => match &mut state.draft {
             Some(draft) => add_change(draft, &request.json()),
             None => problem(404, "Not Found", "no change list"),
         },
         ("POST", [ZONE, "submit"]) => submit(state),
-        _ => problem(405, "Method Not Allowed", "whoever uses this has not read the reference"),
+        _ => problem(
+            405,
+            "Method Not Allowed",
+            "whoever uses this has not read the reference",
+        ),
     }
 }
 
@@ -148,18 +184,30 @@ fn add_change(draft: &mut Draft, body: &Value) -> Response {
                 *name == key.0 && (*rtype == "CNAME") != (key.1 == "CNAME")
             };
             if draft.sets.keys().any(other) {
-                return problem(400, "Invalid", "a CNAME and other records exclude each other");
+                return problem(
+                    400,
+                    "Invalid",
+                    "a CNAME and other records exclude each other",
+                );
             }
-            draft.sets.insert(key, (body["ttl"].as_u64().unwrap_or(0), rdata));
+            draft
+                .sets
+                .insert(key, (body["ttl"].as_u64().unwrap_or(0), rdata));
         }
         ("DELETE", true) => {
             draft.sets.remove(&key);
         }
         (op, exists) => {
-            return problem(400, "Invalid", &format!("{op} of a set that exists: {exists}"));
+            return problem(
+                400,
+                "Invalid",
+                &format!("{op} of a set that exists: {exists}"),
+            );
         }
     }
-    draft.diffs.push(json!({ "name": text("name"), "type": text("type"), "op": text("op") }));
+    draft
+        .diffs
+        .push(json!({ "name": text("name"), "type": text("type"), "op": text("op") }));
     Response::empty(204)
 }
 
@@ -183,7 +231,13 @@ fn gtm(state: &mut State, request: &Request, rest: &[&str]) -> Response {
         ("PUT", ["properties", "shop"]) => {
             let property = request.json();
             // Whoever leaves something out has lost it.
-            for field in ["name", "type", "handoutMode", "failoverDelay", "livenessTests"] {
+            for field in [
+                "name",
+                "type",
+                "handoutMode",
+                "failoverDelay",
+                "livenessTests",
+            ] {
                 if property.get(field) != state.property.get(field) {
                     return problem(400, "Property Validation Error", field);
                 }
@@ -198,7 +252,11 @@ fn gtm(state: &mut State, request: &Request, rest: &[&str]) -> Response {
             Response::json(200, &body)
         }
         ("GET", ["status", "current"]) => {
-            let status = if state.propagating == 0 { "COMPLETE" } else { "PENDING" };
+            let status = if state.propagating == 0 {
+                "COMPLETE"
+            } else {
+                "PENDING"
+            };
             state.propagating = state.propagating.saturating_sub(1);
             Response::json(200, &gtm_status(status))
         }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Record, Table, beginning, bearer, lock};
+use super::{Record, Table, bearer, beginning, lock};
 use crate::dns::ZONE;
 use crate::dns::http::{HttpServer, Request, Response};
 
@@ -27,7 +27,11 @@ fn answer(table: &mut Table, request: &Request, proxied: bool) -> Response {
         ("GET", ["client", "v4", "zones"]) => {
             let zone = json!({ "id": ZONE_ID, "name": ZONE, "status": "active", "paused": false,
                 "name_servers": ["a.ns.example.net", "b.ns.example.net"] });
-            let found = if request.query("name") == ZONE { vec![zone] } else { vec![] };
+            let found = if request.query("name") == ZONE {
+                vec![zone]
+            } else {
+                vec![]
+            };
             listed(&found)
         }
         ("GET", ["client", "v4", "zones", ZONE_ID, "dns_records"]) => {
@@ -53,7 +57,11 @@ fn answer(table: &mut Table, request: &Request, proxied: bool) -> Response {
                 Err(refused) => refused,
             }
         }
-        _ => error(404, 7003, "Could not route to this path, perhaps your object identifier is invalid?"),
+        _ => error(
+            404,
+            7003,
+            "Could not route to this path, perhaps your object identifier is invalid?",
+        ),
     }
 }
 
@@ -91,7 +99,10 @@ fn batch(table: &mut Table, body: &Value, proxied: bool) -> Result<(), Response>
     for post in list("posts") {
         let text = |name: &str| post[name].as_str().unwrap_or_default().to_owned();
         let name = text("name");
-        let relative = name.strip_suffix(ZONE).unwrap_or(&name).trim_end_matches('.');
+        let relative = name
+            .strip_suffix(ZONE)
+            .unwrap_or(&name)
+            .trim_end_matches('.');
         let record = Record {
             name: relative.to_owned(),
             rtype: text("type"),
@@ -99,7 +110,11 @@ fn batch(table: &mut Table, body: &Value, proxied: bool) -> Result<(), Response>
             ttl: checked_ttl(post["ttl"].as_u64().unwrap_or(1))?,
         };
         if post["proxied"].as_bool().unwrap_or_default() != proxied {
-            return Err(error(400, 9004, "this stand-in's records are proxied as one"));
+            return Err(error(
+                400,
+                9004,
+                "this stand-in's records are proxied as one",
+            ));
         }
         exclusive(table, &record)?;
         let id = table.last_key_value().map_or(1, |(id, _)| id + 1);
@@ -111,7 +126,11 @@ fn batch(table: &mut Table, body: &Value, proxied: bool) -> Result<(), Response>
 fn checked_ttl(ttl: u64) -> Result<u64, Response> {
     match ttl {
         1 | 60..=86400 => Ok(ttl),
-        _ => Err(error(400, 9021, "Invalid TTL. Must be between 60 and 86400 seconds, or 1 for Automatic.")),
+        _ => Err(error(
+            400,
+            9021,
+            "Invalid TTL. Must be between 60 and 86400 seconds, or 1 for Automatic.",
+        )),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Record, Table, beginning, bearer, lock};
+use super::{Record, Table, bearer, beginning, lock};
 use crate::dns::ZONE;
 use crate::dns::http::{HttpServer, Request, Response};
 
@@ -61,8 +61,11 @@ fn list(table: &Table, request: &Request) -> Response {
         (request.query("name").is_empty() || request.query("name") == full)
             && (request.query("type").is_empty() || request.query("type") == record.rtype)
     };
-    let all: Vec<Value> =
-        table.iter().filter(|(_, r)| wanted(r)).map(|(id, r)| shown(*id, r)).collect();
+    let all: Vec<Value> = table
+        .iter()
+        .filter(|(_, r)| wanted(r))
+        .map(|(id, r)| shown(*id, r))
+        .collect();
     let size: usize = request.query("per_page").parse().unwrap_or(20).min(200);
     let page: usize = request.query("page").parse().unwrap_or(1);
     let some: Vec<&Value> = all.iter().skip((page - 1) * size).take(size).collect();
@@ -71,7 +74,11 @@ fn list(table: &Table, request: &Request) -> Response {
 }
 
 fn shown(id: u64, record: &Record) -> Value {
-    let name = if record.name.is_empty() { "@" } else { &record.name };
+    let name = if record.name.is_empty() {
+        "@"
+    } else {
+        &record.name
+    };
     json!({ "id": id, "type": record.rtype, "name": name, "data": record.value,
         "priority": null, "port": null, "ttl": record.ttl, "weight": null, "flags": null, "tag": null })
 }
@@ -94,7 +101,11 @@ fn read(body: &Value) -> Result<Record, Response> {
     }
     let ttl = body["ttl"].as_u64().unwrap_or(DEFAULT_TTL);
     if ttl < MIN_TTL {
-        return Err(error(422, "unprocessable_entity", "TTL must be at least 30"));
+        return Err(error(
+            422,
+            "unprocessable_entity",
+            "TTL must be at least 30",
+        ));
     }
     let name = text("name");
     Ok(Record {
@@ -106,7 +117,11 @@ fn read(body: &Value) -> Result<Record, Response> {
 }
 
 fn not_found() -> Response {
-    error(404, "not_found", "The resource you were accessing could not be found.")
+    error(
+        404,
+        "not_found",
+        "The resource you were accessing could not be found.",
+    )
 }
 
 fn error(status: u16, id: &str, message: &str) -> Response {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Record, Table, beginning, bearer, lock};
+use super::{Record, Table, bearer, beginning, lock};
 use crate::dns::ZONE;
 use crate::dns::http::{HttpServer, Request, Response};
 
@@ -30,21 +30,31 @@ fn answer(table: &mut Table, request: &Request) -> Response {
     let domain = DOMAIN.to_string();
     match (request.method.as_str(), parts.as_slice()) {
         ("GET", ["v4", "domains"]) => {
-            let filter: Value = serde_json::from_str(request.header("x-filter")).unwrap_or_default();
+            let filter: Value =
+                serde_json::from_str(request.header("x-filter")).unwrap_or_default();
             let domain = json!({ "id": DOMAIN, "domain": ZONE, "type": "master", "status": "active",
                 "ttl_sec": 0, "soa_email": "hostmaster@example.com" });
-            let found = if filter["domain"] == ZONE { vec![domain] } else { vec![] };
+            let found = if filter["domain"] == ZONE {
+                vec![domain]
+            } else {
+                vec![]
+            };
             page(&found, request)
         }
         ("GET", ["v4", "domains", d, "records"]) if *d == domain => {
-            let records: Vec<Value> = table.iter().map(|(id, record)| shown(*id, record)).collect();
+            let records: Vec<Value> = table
+                .iter()
+                .map(|(id, record)| shown(*id, record))
+                .collect();
             page(&records, request)
         }
         ("POST", ["v4", "domains", d, "records"]) if *d == domain => create(table, &request.json()),
-        ("PUT", ["v4", "domains", d, "records", _]) if *d == domain => match table.get_mut(&id.unwrap_or(0)) {
-            None => error(404, "Not found"),
-            Some(record) => update(id.unwrap_or(0), record, &request.json()),
-        },
+        ("PUT", ["v4", "domains", d, "records", _]) if *d == domain => {
+            match table.get_mut(&id.unwrap_or(0)) {
+                None => error(404, "Not found"),
+                Some(record) => update(id.unwrap_or(0), record, &request.json()),
+            }
+        }
         ("DELETE", ["v4", "domains", d, "records", _]) if *d == domain => {
             match table.remove(&id.unwrap_or(0)) {
                 None => error(404, "Not found"),

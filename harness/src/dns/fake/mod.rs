@@ -55,5 +55,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The token of an `Authorization: Bearer`.
 fn bearer(request: &Request) -> String {
     let authorization = request.header("authorization");
-    authorization.strip_prefix("Bearer ").unwrap_or_default().to_owned()
+    authorization
+        .strip_prefix("Bearer ")
+        .unwrap_or_default()
+        .to_owned()
 }

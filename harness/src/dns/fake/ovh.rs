@@ -51,7 +51,10 @@ fn answer(state: &mut State, request: &Request, consumer_key: &str, rights: Righ
     if request.header("x-ovh-consumer") != consumer_key {
         return error(403, "This credential does not exist");
     }
-    let time: u64 = request.header("x-ovh-timestamp").parse().unwrap_or_default();
+    let time: u64 = request
+        .header("x-ovh-timestamp")
+        .parse()
+        .unwrap_or_default();
     if now().abs_diff(time) > 60 || !request.header("x-ovh-signature").starts_with("$1$") {
         return error(400, "Invalid signature");
     }
@@ -62,6 +65,10 @@ fn answer(state: &mut State, request: &Request, consumer_key: &str, rights: Righ
     let Some(rest) = path.strip_prefix(zone.as_str()) else {
         return error(404, "This service does not exist");
     };
+    in_zone(state, request, rest, rights)
+}
+
+fn in_zone(state: &mut State, request: &Request, rest: &str, rights: Rights) -> Response {
     let parts: Vec<&str> = rest.trim_matches('/').split('/').collect();
     let id: u64 = parts.get(1).and_then(|id| id.parse().ok()).unwrap_or(0);
     match (request.method.as_str(), parts.as_slice()) {
@@ -74,8 +81,12 @@ fn answer(state: &mut State, request: &Request, consumer_key: &str, rights: Righ
             let wanted = |r: &Record| {
                 r.rtype == request.query("fieldType") && r.name == request.query("subDomain")
             };
-            let ids: Vec<u64> =
-                state.edited.iter().filter(|(_, r)| wanted(r)).map(|(id, _)| *id).collect();
+            let ids: Vec<u64> = state
+                .edited
+                .iter()
+                .filter(|(_, r)| wanted(r))
+                .map(|(id, _)| *id)
+                .collect();
             Response::json(200, &json!(ids))
         }
         ("GET", ["record", _]) => match state.edited.get(&id) {
@@ -104,11 +115,6 @@ fn answer(state: &mut State, request: &Request, consumer_key: &str, rights: Righ
             state.deploying = state.deploying.saturating_sub(1);
             let body = json!({ "isDeployed": deployed, "errors": [], "warnings": [] });
             Response::json(200, &body)
-        }
-        // Not of the real API: what the name servers would answer.
-        ("GET", ["served"]) => {
-            let served: Vec<Value> = state.served.iter().map(|(id, r)| shown(*id, r)).collect();
-            Response::json(200, &json!(served))
         }
         _ => error(404, "Got an invalid (or empty) URL"),
     }

@@ -41,7 +41,11 @@ fn answer(state: &mut State, request: &Request) -> Response {
     let credential = format!("AWS4-HMAC-SHA256 Credential={ACCESS_KEY_ID}/");
     let authorization = request.header("authorization");
     if !authorization.starts_with(&credential) {
-        return error(403, "InvalidClientTokenId", "The security token is invalid.");
+        return error(
+            403,
+            "InvalidClientTokenId",
+            "The security token is invalid.",
+        );
     }
     let parts = request.parts();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -61,7 +65,10 @@ fn answer(state: &mut State, request: &Request) -> Response {
 
 /// From the asked position on, in order, as many as asked.
 fn list(state: &State, request: &Request) -> Response {
-    let from = (request.query("name").to_owned(), request.query("type").to_owned());
+    let from = (
+        request.query("name").to_owned(),
+        request.query("type").to_owned(),
+    );
     let count = request.query("maxitems").parse().unwrap_or(300);
     let mut sets = String::new();
     for ((name, rtype), (ttl, values)) in state.sets.range(from..).take(count) {
@@ -84,10 +91,18 @@ fn change(state: &mut State, request: &Request) -> Response {
     let body = String::from_utf8_lossy(&request.body).into_owned();
     let mut sets = state.sets.clone();
     for part in elements(&body, "Change") {
-        let one = |name| elements(part, name).first().copied().unwrap_or_default().to_owned();
+        let one = |name| {
+            elements(part, name)
+                .first()
+                .copied()
+                .unwrap_or_default()
+                .to_owned()
+        };
         let key = (one("Name"), one("Type"));
-        let mut values: Vec<String> =
-            elements(part, "Value").into_iter().map(str::to_owned).collect();
+        let mut values: Vec<String> = elements(part, "Value")
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
         values.sort();
         let set = (one("TTL").parse().unwrap_or_default(), values);
         let refused = match one("Action").as_str() {
@@ -119,7 +134,11 @@ fn change(state: &mut State, request: &Request) -> Response {
 
 fn status(state: &mut State, id: &str) -> Response {
     let Some(left) = state.pending.get_mut(id) else {
-        return error(404, "NoSuchChange", "A change with the specified ID does not exist.");
+        return error(
+            404,
+            "NoSuchChange",
+            "A change with the specified ID does not exist.",
+        );
     };
     let status = if *left > 0 { "PENDING" } else { "INSYNC" };
     *left = left.saturating_sub(1);
@@ -137,7 +156,9 @@ fn change_info(root: &str, id: &str, status: &str) -> Response {
 fn elements<'a>(xml: &'a str, name: &str) -> Vec<&'a str> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let parts = xml.split(open.as_str()).skip(1);
-    parts.map(|part| part.split(close.as_str()).next().unwrap_or_default()).collect()
+    parts
+        .map(|part| part.split(close.as_str()).next().unwrap_or_default())
+        .collect()
 }
 
 fn error(status: u16, code: &str, message: &str) -> Response {
