@@ -2,6 +2,7 @@
 //!
 //! Decisions get a [`Moment`] as an argument, so that tests and simulations can choose it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -15,6 +16,11 @@ impl Moment {
         Self(Duration::from_millis(ms))
     }
 
+    /// The moment `age` ago; the beginning where that lies before it.
+    pub fn before(self, age: Duration) -> Self {
+        Self(self.0.saturating_sub(age))
+    }
+
     /// How long ago `earlier` was; zero when it lies ahead.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -26,6 +32,22 @@ impl std::ops::Add<Duration> for Moment {
 
     fn add(self, rhs: Duration) -> Self {
         Self(self.0.saturating_add(rhs))
+    }
+}
+
+/// Keeps what may happen very often to one line of the log per second.
+#[derive(Debug, Default)]
+pub struct Seldom(AtomicU64);
+
+impl Seldom {
+    /// Whether the last line is a second old.
+    pub fn may_speak(&self, now: Moment) -> bool {
+        // 0 is "never".
+        let now = u64::try_from(now.0.as_millis()).unwrap_or(u64::MAX).max(1);
+        let due = |last: u64| (last == 0 || now.saturating_sub(last) >= 1000).then_some(now);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, due)
+            .is_ok()
     }
 }
 

@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Phase {
     /// -> Draining
     Serving = 0,
-    /// Health says so; clients are still served. -> Serving, Closing
+    /// An operator wants health to say so; clients are still served. -> Serving, Leaving
     Draining = 1,
+    /// The process was told to end: as before, without a way back. -> Closing
+    Leaving = 2,
     /// Sessions are closed. Final.
-    Closing = 2,
+    Closing = 3,
 }
 
-/// The phase, for everybody to read. Only the app sets it.
+/// The phase, for everybody to read. The app sets it, and an operator between the first two.
 #[derive(Debug, Default)]
 pub struct Drain(AtomicU8);
 
@@ -23,6 +25,7 @@ impl Drain {
         match self.0.load(Ordering::Acquire) {
             0 => Phase::Serving,
             1 => Phase::Draining,
+            2 => Phase::Leaving,
             _ => Phase::Closing,
         }
     }
@@ -30,6 +33,24 @@ impl Drain {
     /// Whoever sets a phase rings the services' signals afterwards.
     pub fn set(&self, phase: Phase) {
         self.0.store(phase as u8, Ordering::Release);
+    }
+
+    /// From serving to draining; `false` when it is past that.
+    pub fn begin(&self) -> bool {
+        self.swap(Phase::Serving, Phase::Draining)
+    }
+
+    /// Back to serving; `false` when it is not draining, or cannot be undone.
+    pub fn undo(&self) -> bool {
+        self.swap(Phase::Draining, Phase::Serving)
+    }
+
+    fn swap(&self, from: Phase, to: Phase) -> bool {
+        let (from, to) = (from as u8, to as u8);
+        let swapped = self
+            .0
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        swapped.is_ok()
     }
 
     pub fn is_closing(&self) -> bool {

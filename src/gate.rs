@@ -11,14 +11,17 @@ use crate::signal::Signal;
 pub enum HoldReason {
     /// The monitor: the primary is being replaced, and what it acknowledges now may be lost.
     Fence = 1,
+    /// An operator: everything waits, and what runs may finish.
+    Operator = 2,
 }
 
 impl HoldReason {
-    pub const ALL: [Self; 1] = [Self::Fence];
+    pub const ALL: [Self; 2] = [Self::Fence, Self::Operator];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fence => "fence",
+            Self::Operator => "operator",
         }
     }
 }

@@ -13,6 +13,7 @@
 //! - [`topology`]: what is believed about a service, as one immutable value with one writer
 //! - [`monitor`]: the task per service that turns observations into a published topology
 //! - [`proto`]: what is special about each wire protocol, and how its primary is found
+//! - [`events`]: what happened and when, for operators
 //! - [`dns`]: the records that lead to a region, at whichever provider, and the proof that they are served
 //! - [`telemetry`]: health, metrics and log
 //! - [`admin`], [`cli`]: the admin socket and the command line that talks to it
@@ -33,6 +34,7 @@ pub mod config;
 pub mod data;
 pub mod dns;
 pub mod drain;
+pub mod events;
 pub mod gate;
 pub mod monitor;
 pub mod net;

@@ -51,10 +51,29 @@ impl Supervisor {
 
     /// Runs a task that must not end before everything stops: see [`Supervisor::lost`].
     pub fn essential(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.essential_until(CancellationToken::new(), name, future);
+    }
+
+    /// As [`Supervisor::essential`], until it is not needed any more and `done` ends it.
+    pub fn essential_until(
+        &self,
+        done: CancellationToken,
+        name: &'static str,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
         let lost = self.lost.clone();
+        let needed = done.clone();
+        let future = async move {
+            tokio::select! {
+                () = done.cancelled() => {}
+                () = future => {}
+            }
+        };
         self.spawn_then(name, future, move || {
-            error!(task = name, "an essential task ended");
-            lost.send_replace(Some(name));
+            if !needed.is_cancelled() {
+                error!(task = name, "an essential task ended");
+                lost.send_replace(Some(name));
+            }
         });
     }
 

@@ -11,7 +11,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     (
         "cli",
-        &["addr", "admin", "app", "clock", "config", "telemetry"],
+        &[
+            "addr",
+            "admin",
+            "app",
+            "clock",
+            "config",
+            "events",
+            "telemetry",
+        ],
     ),
     (
         "app",

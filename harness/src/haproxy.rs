@@ -23,6 +23,11 @@ pub enum Recipe {
         nodes: Vec<SocketAddr>,
         password: Option<String>,
     },
+    /// The first node of a Galera cluster that passes `mysql-check` every second; the others are its backups.
+    Mysql {
+        nodes: Vec<SocketAddr>,
+        user: String,
+    },
     /// One server, no checks, two threads.
     Relay { server: SocketAddr, splice: bool },
 }
@@ -37,7 +42,7 @@ pub struct HaProxy {
 }
 
 impl HaProxy {
-    /// Accepting when this returns, and with [`Recipe::RoleMaster`] sure of one master.
+    /// Accepting when this returns, and with [`Recipe::RoleMaster`] sure of one master, with [`Recipe::Mysql`] of all nodes.
     pub fn start(recipe: &Recipe) -> Result<Self> {
         let program = find_program("haproxy")?;
         let dir = scratch::Dir::new()?;
@@ -58,12 +63,16 @@ impl HaProxy {
             server: launch.start()?,
             _dir: dir,
         };
+        let wanted = match recipe {
+            Recipe::Mysql { nodes, .. } => nodes.len(),
+            Recipe::RoleMaster { .. } | Recipe::Relay { .. } => 1,
+        };
         wait::until_true("haproxy to be ready", START, || {
             proxy.server.check_running()?;
             // All servers count as up until their second failed check.
             let states = proxy.server_states()?;
             let settled = |state: &String| state == "UP" || state == "DOWN" || state == "no check";
-            Ok(states.values().all(settled) && proxy.servers_up()?.len() == 1)
+            Ok(states.values().all(settled) && proxy.servers_up()?.len() == wanted)
         })?;
         Ok(proxy)
     }
@@ -120,6 +129,17 @@ fn render(recipe: &Recipe, tcp: SocketAddr, unix: &Path, stats: &Path) -> String
                 text.push_str("  option splice-auto\n");
             }
             let _ = writeln!(text, "  server node0 {server}");
+        }
+        Recipe::Mysql { nodes, user } => {
+            let _ = write!(
+                text,
+                "  option mysql-check user {user}\n  \
+                 default-server check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions\n"
+            );
+            for (index, node) in nodes.iter().enumerate() {
+                let backup = if index == 0 { "" } else { " backup" };
+                let _ = writeln!(text, "  server node{index} {node}{backup}");
+            }
         }
         Recipe::RoleMaster { nodes, password } => {
             text.push_str("  option tcp-check\n  tcp-check connect\n");

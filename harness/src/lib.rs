@@ -6,6 +6,9 @@
 //! - [`certs`]: certificates for loopback servers
 //! - [`resp`]: a small blocking Redis client
 //! - [`redis`]: one Redis server, or a master with replicas and sentinels, and what the sentinels announce
+//! - [`sql`]: a small blocking MySQL client
+//! - [`mariadb`]: one MariaDB server, or a Galera cluster
+//! - [`postgres`]: one PostgreSQL server, or a primary with standbys, PgBouncer, and rows with a ledger
 //! - [`sidecar`]: `pilotfish run` with a written config, its health, metrics and log
 //! - [`dns`]: BIND, Knot, PowerDNS, and stand-ins for the providers
 //! - [`haproxy`]: Debian's HAProxy, with the usual Redis recipe or as a plain relay
@@ -60,12 +63,15 @@ pub mod certs;
 pub mod demo;
 pub mod dns;
 pub mod haproxy;
+pub mod mariadb;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod report;
 pub mod resp;
 pub mod scratch;
 pub mod sidecar;
+pub mod sql;
 pub mod wait;
 pub mod writer;

@@ -127,7 +127,7 @@ impl Stream {
     }
 
     /// Has the other side closed, or sent something nobody asked for? Does not wait.
-    fn has_input_or_end(&mut self) -> bool {
+    pub fn has_input_or_end(&mut self) -> bool {
         let mut byte = [0];
         let seen = either!(self, stream => {
             if stream.set_nonblocking(true).is_err() {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::HOST;
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 
 use super::command::Command;
@@ -47,7 +48,9 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// # Errors
 /// When there is no answer; a refusal is an answer.
 pub async fn ask(socket: &Path, command: &Command) -> Result<(u16, Bytes), ClientError> {
-    request(socket, command.method(), &command.path()).await
+    let path = command.path();
+    let asking = Asking::new(command.method(), &path, command.body());
+    request(socket, asking).await
 }
 
 /// [`ask`] for a caller without a runtime.
@@ -67,11 +70,78 @@ pub fn ask_blocking(socket: &Path, command: &Command) -> Result<(u16, Bytes), Cl
 /// # Errors
 /// As [`ask`].
 pub async fn get(socket: &Path, path: &str) -> Result<(u16, Bytes), ClientError> {
-    request(socket, Method::GET, path).await
+    request(socket, Asking::new(Method::GET, path, Vec::new())).await
 }
 
-async fn request(socket: &Path, method: Method, path: &str) -> Result<(u16, Bytes), ClientError> {
-    let answer = tokio::time::timeout(TIMEOUT, exchange(socket, method, path)).await;
+/// Sends `command` and hands the answer's lines to `each` as they come, until it says `false` or the
+/// process ends. An answer that is no success is returned whole, with its status code.
+///
+/// # Errors
+/// When there is no answer. It may take for ever to end.
+pub fn read_lines(
+    socket: &Path,
+    command: &Command,
+    each: impl FnMut(&str) -> bool,
+) -> Result<(u16, String), ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ClientError::Runtime)?;
+    runtime.block_on(async {
+        let path = command.path();
+        let asked = Asking::new(command.method(), &path, command.body());
+        exchange(socket, asked, async |response| follow(response, each).await).await
+    })
+}
+
+async fn follow(
+    response: Response<Incoming>,
+    mut each: impl FnMut(&str) -> bool,
+) -> Result<(u16, String), String> {
+    let status = response.status().as_u16();
+    let mut body = response.into_body();
+    let mut rest = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| error.to_string())?;
+        rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        while let Some(end) = rest
+            .iter()
+            .position(|&b| b == b'\n')
+            .filter(|_| status == 200)
+        {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            if !each(String::from_utf8_lossy(&line).trim_end()) {
+                return Ok((status, String::new()));
+            }
+        }
+        if rest.len() > MAX_ANSWER {
+            return Err("a line without an end".to_owned());
+        }
+    }
+    Ok((status, String::from_utf8_lossy(&rest).into_owned()))
+}
+
+/// A request before it is one.
+struct Asking<'a> {
+    method: Method,
+    path: &'a str,
+    body: Vec<u8>,
+}
+
+impl<'a> Asking<'a> {
+    fn new(method: Method, path: &'a str, body: Vec<u8>) -> Self {
+        Self { method, path, body }
+    }
+}
+
+async fn request(socket: &Path, asking: Asking<'_>) -> Result<(u16, Bytes), ClientError> {
+    let whole = async |response: Response<Incoming>| {
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_ANSWER);
+        let body = body.collect().await.map_err(|error| error.to_string())?;
+        Ok((status, body.to_bytes()))
+    };
+    let answer = tokio::time::timeout(TIMEOUT, exchange(socket, asking, whole)).await;
     answer.unwrap_or_else(|_| {
         Err(ClientError::Timeout {
             socket: socket.to_owned(),
@@ -79,16 +149,21 @@ async fn request(socket: &Path, method: Method, path: &str) -> Result<(u16, Byte
     })
 }
 
-async fn exchange(socket: &Path, method: Method, path: &str) -> Result<(u16, Bytes), ClientError> {
+/// Sends a request and lets `read` have the answer.
+async fn exchange<T>(
+    socket: &Path,
+    asking: Asking<'_>,
+    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, String>,
+) -> Result<T, ClientError> {
     let nonsense = |why: String| ClientError::Nonsense {
         socket: socket.to_owned(),
         why,
     };
     let request = Request::builder()
-        .method(method)
-        .uri(path)
+        .method(asking.method)
+        .uri(asking.path)
         .header(HOST, "pilotfish")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(Bytes::from(asking.body)))
         .map_err(|error| nonsense(error.to_string()))?;
     let stream = UnixStream::connect(socket).await;
     let stream = stream.map_err(|error| no_connection(socket, error))?;
@@ -98,11 +173,7 @@ async fn exchange(socket: &Path, method: Method, path: &str) -> Result<(u16, Byt
     let answer = async move {
         let response = sender.send_request(request).await;
         let response = response.map_err(|error| nonsense(error.to_string()))?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_ANSWER);
-        let body = body.collect().await;
-        let body = body.map_err(|error| nonsense(error.to_string()))?;
-        Ok((status, body.to_bytes()))
+        read(response).await.map_err(nonsense)
     };
     // The connection ends when `answer` has dropped its sender; its own error is the sender's too.
     let (answer, _) = tokio::join!(answer, connection);

@@ -1,55 +1,213 @@
 //! What can be asked over the admin socket. A verb is one variant here; the compiler asks for the rest.
 
 use hyper::Method;
+use serde::{Deserialize, Serialize};
 
-/// One request. Both sides use this: the client makes method and path of it, the server reads them.
+use crate::addr::Addr;
+
+/// One request. Both sides use this: the client makes method, path and body of it, the server reads
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Everything there is to see.
     Status,
     /// One service of it.
     Service(String),
+    /// Live sessions, of all services or of one.
+    Sessions(Option<String>),
+    /// What happened.
+    Events(Window),
+    /// Hold a service's clients.
+    Pause(String),
+    Resume(String),
+    /// Overrule the monitor.
+    Pin(String, Addr),
+    Unpin(String),
+    /// Leave the load balancer.
+    Drain,
+    Undrain,
+    /// Follow the config's file.
+    Reload,
+    /// The config that runs, without secrets.
+    Config,
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Go on as they happen, until the client has had enough.
+    pub follow: bool,
+    /// Only those of the last so many seconds.
+    pub since: Option<u64>,
+}
+
+/// What `pin` says in its body.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PinBody {
+    address: Addr,
 }
 
 /// Why a request is no command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unknown {
     Path,
-    /// The path takes these only.
+    /// The path takes this only.
     Method {
         allow: &'static str,
     },
+    /// What it says besides its path makes no sense; the text is for whoever sent it.
+    Content(String),
+}
+
+/// A request, as far as it matters.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub method: &'a Method,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub body: &'a [u8],
 }
 
 impl Command {
     pub fn method(&self) -> Method {
         match self {
-            Self::Status | Self::Service(_) => Method::GET,
+            Self::Status | Self::Service(_) | Self::Sessions(_) | Self::Events(_) => Method::GET,
+            Self::Config => Method::GET,
+            Self::Pause(_) | Self::Resume(_) | Self::Pin(..) | Self::Unpin(_) => Method::POST,
+            Self::Drain | Self::Undrain | Self::Reload => Method::POST,
         }
     }
 
+    /// Path and query.
     pub fn path(&self) -> String {
+        let service = |name: &str, verb: &str| format!("/v1/services/{}{verb}", escaped(name));
         match self {
             Self::Status => "/v1/status".to_owned(),
-            Self::Service(name) => format!("/v1/services/{}", escaped(name)),
+            Self::Service(name) => service(name, ""),
+            Self::Sessions(None) => "/v1/sessions".to_owned(),
+            Self::Sessions(Some(name)) => format!("/v1/sessions?service={}", escaped(name)),
+            Self::Events(window) => format!("/v1/events{}", window.query()),
+            Self::Pause(name) => service(name, "/pause"),
+            Self::Resume(name) => service(name, "/resume"),
+            Self::Pin(name, _) => service(name, "/pin"),
+            Self::Unpin(name) => service(name, "/unpin"),
+            Self::Drain => "/v1/drain".to_owned(),
+            Self::Undrain => "/v1/undrain".to_owned(),
+            Self::Reload => "/v1/reload".to_owned(),
+            Self::Config => "/v1/config".to_owned(),
         }
     }
 
-    /// Reads what [`Command::method`] and [`Command::path`] write.
+    /// JSON; empty where there is nothing to say.
+    pub fn body(&self) -> Vec<u8> {
+        match self {
+            Self::Pin(_, address) => {
+                let address = address.clone();
+                // An address is a string, and that can always be written.
+                serde_json::to_vec(&PinBody { address }).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Reads what [`Command::method`], [`Command::path`] and [`Command::body`] write.
     ///
     /// # Errors
-    /// When nothing answers to this path, or not to this method.
-    pub fn parse(method: &Method, path: &str) -> Result<Self, Unknown> {
-        let segments: Vec<&str> = path.split('/').skip(1).collect();
+    /// When nothing answers to this path, not to this method, or it makes no sense.
+    pub fn parse(asked: &Asked<'_>) -> Result<Self, Unknown> {
+        let segments: Vec<&str> = asked.path.split('/').skip(1).collect();
+        let named = |name: &str| unescaped(name).ok_or(Unknown::Path);
         let command = match segments[..] {
             ["v1", "status"] => Self::Status,
-            ["v1", "services", name] if !name.is_empty() => Self::Service(name.to_owned()),
+            ["v1", "sessions"] => Self::Sessions(value(asked.query, "service")?),
+            ["v1", "events"] => Self::Events(Window::parse(asked.query)?),
+            ["v1", "drain"] => Self::Drain,
+            ["v1", "undrain"] => Self::Undrain,
+            ["v1", "reload"] => Self::Reload,
+            ["v1", "config"] => Self::Config,
+            ["v1", "services", name] if !name.is_empty() => Self::Service(named(name)?),
+            ["v1", "services", name, "pause"] => Self::Pause(named(name)?),
+            ["v1", "services", name, "resume"] => Self::Resume(named(name)?),
+            ["v1", "services", name, "unpin"] => Self::Unpin(named(name)?),
+            ["v1", "services", name, "pin"] => {
+                only(asked.method, &Method::POST)?;
+                let body: Result<PinBody, _> = serde_json::from_slice(asked.body);
+                let help = "the body must be {\"address\": \"HOST:PORT\"}";
+                let body = body.map_err(|e| Unknown::Content(format!("{help}: {e}")))?;
+                Self::Pin(named(name)?, body.address)
+            }
             _ => return Err(Unknown::Path),
         };
-        if command.method() != *method {
-            return Err(Unknown::Method { allow: "GET" });
-        }
+        only(asked.method, &command.method())?;
         Ok(command)
+    }
+}
+
+fn only(method: &Method, allowed: &Method) -> Result<(), Unknown> {
+    let allow = if allowed == Method::GET {
+        "GET"
+    } else {
+        "POST"
+    };
+    match method == allowed {
+        true => Ok(()),
+        false => Err(Unknown::Method { allow }),
+    }
+}
+
+impl Window {
+    fn query(&self) -> String {
+        let follow = self.follow.then(|| "follow=true".to_owned());
+        let since = self.since.map(|since| format!("since={since}s"));
+        let parts: Vec<String> = follow.into_iter().chain(since).collect();
+        match parts.is_empty() {
+            true => String::new(),
+            false => format!("?{}", parts.join("&")),
+        }
+    }
+
+    fn parse(query: Option<&str>) -> Result<Self, Unknown> {
+        let follow = match value(query, "follow")?.as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Unknown::Content("follow is true or false".to_owned())),
+        };
+        let since = match value(query, "since")? {
+            None => None,
+            Some(text) => Some(ago(&text).ok_or_else(|| {
+                Unknown::Content("since is a time like 30s, 10m, 2h or 1d".to_owned())
+            })?),
+        };
+        Ok(Self { follow, since })
+    }
+}
+
+/// `10m` -> 600.
+pub fn ago(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// The value of `key` in a query.
+fn value(query: Option<&str>, key: &str) -> Result<Option<String>, Unknown> {
+    let pairs = query.unwrap_or_default().split('&');
+    let found = pairs
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| *name == key);
+    match found {
+        None => Ok(None),
+        Some((_, value)) => match unescaped(value) {
+            Some(value) => Ok(Some(value)),
+            None => Err(Unknown::Content(format!("{key} is no text"))),
+        },
     }
 }
 
@@ -63,17 +221,75 @@ fn escaped(name: &str) -> String {
     name.bytes().map(escape).collect()
 }
 
+fn unescaped(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        if first == b'%' {
+            let (digits, after) = after.split_at_checked(2)?;
+            let digits = std::str::from_utf8(digits).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = after;
+        } else {
+            bytes.push(first);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parsed(command: &Command) -> Result<Command, Unknown> {
+        let (path, body) = (command.path(), command.body());
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path.as_str(), None),
+        };
+        let method = &command.method();
+        Command::parse(&Asked {
+            method,
+            path,
+            query,
+            body: &body,
+        })
+    }
+
+    fn ask(method: &Method, path: &str) -> Result<Command, Unknown> {
+        Command::parse(&Asked {
+            method,
+            path,
+            query: None,
+            body: b"",
+        })
+    }
+
     #[test]
     fn the_server_reads_what_the_client_writes() {
-        for command in [Command::Status, Command::Service("cache-1.eu_a".into())] {
-            assert_eq!(
-                Command::parse(&command.method(), &command.path()),
-                Ok(command)
-            );
+        let name = || "cache-1.eu_a".to_owned();
+        for command in [
+            Command::Status,
+            Command::Service(name()),
+            Command::Service("a b/é".into()),
+            Command::Sessions(None),
+            Command::Sessions(Some(name())),
+            Command::Events(Window::default()),
+            Command::Events(Window {
+                follow: true,
+                since: Some(600),
+            }),
+            Command::Pause(name()),
+            Command::Resume(name()),
+            Command::Pin(name(), "10.0.0.1:6379".parse().unwrap()),
+            Command::Unpin(name()),
+            Command::Drain,
+            Command::Undrain,
+            Command::Reload,
+            Command::Config,
+        ] {
+            assert_eq!(parsed(&command), Ok(command));
         }
     }
 
@@ -89,18 +305,38 @@ mod tests {
             "/v1/status/",
             "//v1/status",
             "/v1/services/a/b",
+            "/v1/services/%zz",
             "/V1/status",
             "*",
         ] {
-            assert_eq!(
-                Command::parse(&Method::GET, path),
-                Err(Unknown::Path),
-                "{path}"
-            );
+            assert_eq!(ask(&Method::GET, path), Err(Unknown::Path), "{path}");
         }
-        let allow = Err(Unknown::Method { allow: "GET" });
-        assert_eq!(Command::parse(&Method::POST, "/v1/status"), allow);
-        assert_eq!(Command::parse(&Method::DELETE, "/v1/services/a"), allow);
-        assert_eq!(escaped("a b/é"), "a%20b%2F%C3%A9");
+        let get = Err(Unknown::Method { allow: "GET" });
+        assert_eq!(ask(&Method::POST, "/v1/status"), get);
+        assert_eq!(ask(&Method::DELETE, "/v1/services/a"), get);
+        let post = Err(Unknown::Method { allow: "POST" });
+        assert_eq!(ask(&Method::GET, "/v1/drain"), post);
+        assert_eq!(ask(&Method::GET, "/v1/services/a/pin"), post);
+        let nothing = ask(&Method::POST, "/v1/services/a/pin");
+        assert!(matches!(nothing, Err(Unknown::Content(_))), "{nothing:?}");
+    }
+
+    #[test]
+    fn times_ago() {
+        for (text, seconds) in [
+            ("30s", Some(30)),
+            ("10m", Some(600)),
+            ("2h", Some(7200)),
+            ("1d", Some(86400)),
+            ("", None),
+            ("10", None),
+            ("m", None),
+            ("-1m", None),
+            ("99999999999999999999d", None),
+            ("9999999999999999999d", None),
+            ("10é", None),
+        ] {
+            assert_eq!(ago(text), seconds, "{text}");
+        }
     }
 }

@@ -1,13 +1,17 @@
-//! The admin socket: what is known of the process, and later what it is told to do, as HTTP with JSON
-//! over a Unix socket.
+//! The admin socket: what is known of the process, and what it is told to do, as HTTP with JSON over a
+//! Unix socket.
 //!
 //! `command` is what can be asked, the same for both sides · `server` and `peer` accept and check who
-//! asks · `handlers` answer · `status` is the answer's shape · `client` asks.
+//! asks · `handlers` answer · `controls` change things, `pins` keep some of it · `status` and `sessions`
+//! are the answers' shapes · `client` asks.
 
 pub mod client;
 pub mod command;
+pub mod controls;
 pub mod handlers;
 pub mod peer;
+pub mod pins;
 pub mod server;
+pub mod sessions;
 pub mod spec;
 pub mod status;

@@ -28,7 +28,7 @@ impl Caller {
         let Stream::Unix(stream) = stream else {
             return None;
         };
-        let peer = stream.peer_cred().ok()?;
+        let peer = stream.peer().ok()?;
         Some(Self {
             uid: peer.uid(),
             gid: peer.gid(),

@@ -5,26 +5,32 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::handlers;
+use super::command::Asked;
+use super::controls::Controls;
+use super::handlers::{self, Answer, whole};
 use super::peer::{Caller, Policy, Refusals};
 use crate::addr::Addr;
 use crate::data::admit::Limit;
+use crate::events::By;
 use crate::net::Stream;
 use crate::net::listen::{Bound, ListenError, Listener, control_listener};
 use crate::telemetry::problem::Problem;
 use crate::telemetry::serve::{Patience, accept_loop, converse};
-use crate::telemetry::surface::Surface;
 
 /// Connections of root and the owner at a time.
 const MAX_TRUSTED: usize = 64;
 /// Of everybody else together: they must not take the others' places.
 const MAX_OTHERS: usize = 32;
+
+/// Of a request: an address, and little else.
+const MAX_BODY: usize = 64 * 1024;
 
 /// No lifetime: following events takes as long as somebody looks.
 const PATIENCE: Patience = Patience {
@@ -50,7 +56,7 @@ pub struct Admin {
 
 /// What all connections share.
 struct Desk {
-    surface: Arc<Surface>,
+    controls: Arc<Controls>,
     policy: Policy,
     refusals: Refusals,
     trusted: Arc<Limit>,
@@ -80,9 +86,9 @@ impl Admin {
     }
 
     /// Answers until `stop`.
-    pub async fn serve(self, surface: Arc<Surface>, stop: CancellationToken) {
+    pub async fn serve(self, controls: Arc<Controls>, stop: CancellationToken) {
         let desk = Arc::new(Desk {
-            surface,
+            controls,
             policy: self.policy,
             refusals: Refusals::default(),
             trusted: Limit::new(MAX_TRUSTED),
@@ -108,14 +114,21 @@ impl Admin {
 
 async fn receive(desk: &Arc<Desk>, stream: Stream, caller: Caller) {
     if desk.policy.admits(caller).await {
-        let surface = desk.surface.clone();
+        let controls = desk.controls.clone();
+        let by = By {
+            uid: caller.uid,
+            pid: caller.pid,
+        };
         let service = service_fn(move |request: Request<Incoming>| {
-            let answer = handlers::respond(&surface, request.method(), request.uri().path());
-            async move { Ok::<_, Infallible>(answer) }
+            let controls = controls.clone();
+            async move { Ok::<_, Infallible>(respond(&controls, request, by).await) }
         });
         return converse(stream, PATIENCE, service, desk.stop.clone()).await;
     }
-    if desk.refusals.note(caller.uid, desk.surface.clock.now()) {
+    if desk
+        .refusals
+        .note(caller.uid, desk.controls.surface.clock.now())
+    {
         let Caller { uid, pid, .. } = caller;
         warn!(
             event = "admin-refused",
@@ -130,6 +143,21 @@ async fn receive(desk: &Arc<Desk>, stream: Stream, caller: Caller) {
         async move { Ok::<_, Infallible>(answer.response()) }
     });
     converse(stream, PATIENCE_WITH_STRANGERS, service, desk.stop.clone()).await;
+}
+
+async fn respond(controls: &Arc<Controls>, request: Request<Incoming>, by: By) -> Answer {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+        let detail = "the body is too long, or did not arrive";
+        return whole(Problem::new(StatusCode::BAD_REQUEST, detail).response());
+    };
+    let asked = Asked {
+        method: &head.method,
+        path: head.uri.path(),
+        query: head.uri.query(),
+        body: &body.to_bytes(),
+    };
+    handlers::respond(controls, &asked, by).await
 }
 
 #[cfg(test)]

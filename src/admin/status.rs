@@ -21,6 +21,8 @@ pub struct Status {
     pub started: String,
     pub uptime_s: u64,
     pub health: HealthStatus,
+    /// Why the newest state of the config's file is not followed; `null` when it is.
+    pub config_error: Option<String>,
     pub services: Vec<ServiceStatus>,
 }
 
@@ -67,6 +69,7 @@ pub struct EndpointStatus {
     pub role: String,
     pub up: bool,
     pub lag_bytes: Option<u64>,
+    pub lag_seconds: Option<u64>,
     pub detail: Option<String>,
 }
 
@@ -95,6 +98,7 @@ pub fn status(surface: &Surface) -> Status {
         started: health::wall(&surface.clock, Moment::default()),
         uptime_s: given.now.since(Moment::default()).as_secs(),
         health: overall(&services, &given),
+        config_error: surface.config_error().map(|why| why.to_string()),
         services,
     }
 }
@@ -153,6 +157,7 @@ fn endpoint(node: &NodeReport) -> EndpointStatus {
         role: node.role.to_owned(),
         up: node.up,
         lag_bytes: node.lag_bytes,
+        lag_seconds: node.lag_seconds,
         detail: node.detail.clone(),
     }
 }

@@ -1,23 +1,32 @@
 //! The composition root: everything is made and wired here, top to bottom.
 
 pub mod look;
+mod reload;
 mod service;
 mod signals;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 use tracing::info;
 
-use self::service::Running;
-use self::signals::Signals;
+use self::service::{Pool, Prepared, Running};
+use self::signals::{Asked, Signals};
 use crate::addr::Addr;
+use crate::admin::controls::{Controls, ReloadWish};
+use crate::admin::pins::Pins;
 use crate::admin::server::Admin;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config, Loaded};
+use crate::data::Service;
 use crate::data::admit::Limit;
 use crate::drain::{Drain, Phase};
+use crate::events::{Entry, Events};
 use crate::net::fds;
 use crate::net::listen::{Bound, ListenError, control_listener};
 use crate::net::resolve::Resolver;
@@ -26,9 +35,9 @@ use crate::proto::WireError;
 use crate::runtime::DataThreads;
 use crate::signal::{Crossings, crossings};
 use crate::supervise::Supervisor;
-use crate::telemetry::http;
 use crate::telemetry::metrics::{Registry, UPKEEP};
 use crate::telemetry::surface::{Identity, Shown, Surface};
+use crate::telemetry::{agent, http};
 
 /// Why the sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +67,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When something that the config names cannot be had: an address, a file, a thread.
-pub fn run(config: Config) -> Result<(), AppError> {
+pub fn run(loaded: Loaded) -> Result<(), AppError> {
     let control = crate::runtime::control()?;
     control.block_on(async {
-        let app = App::build(config)?;
+        let app = App::build(loaded)?;
         app.serve().await
     })
 }
@@ -70,6 +79,8 @@ pub fn run(config: Config) -> Result<(), AppError> {
 struct Common {
     clock: Clock,
     drain: Arc<Drain>,
+    events: Arc<Events>,
+    pins: Arc<Pins>,
     registry: Registry,
     resolver: Resolver,
     supervisor: Supervisor,
@@ -82,15 +93,26 @@ struct Common {
 }
 
 struct App {
+    /// Where the config came from.
+    path: PathBuf,
+    /// What runs.
     config: Config,
     common: Common,
     services: Vec<Running>,
+    /// Services as they were before a reload, while they still have clients.
+    retired: Vec<Weak<Service>>,
+    surface: Arc<Surface>,
+    controls: Arc<Controls>,
+    reloads: mpsc::Receiver<ReloadWish>,
     /// Control listeners; closed when this goes.
     control: Vec<Bound>,
 }
 
 impl App {
-    fn build(config: Config) -> Result<Self, AppError> {
+    fn build(loaded: Loaded) -> Result<Self, AppError> {
+        let Loaded {
+            path, text, config, ..
+        } = loaded;
         let clock = Clock::start();
         let descriptors = fds::raise_limit();
         let threads = DataThreads::start(config.workers)?;
@@ -100,6 +122,8 @@ impl App {
         let common = Common {
             clock,
             drain: Arc::new(Drain::default()),
+            events: Events::new(clock),
+            pins: Arc::new(Pins::load(&config.admin.socket)),
             registry,
             resolver: Resolver::from_system(),
             supervisor: Supervisor::default(),
@@ -108,75 +132,115 @@ impl App {
             refusing: Limit::new(fds::refusal_budget(descriptors, threads.count())),
             threads,
         };
-        let services = config
-            .services
-            .iter()
-            .map(|spec| service::start(spec, &common));
-        let services = services.collect::<Result<Vec<_>, _>>()?;
+        let surface = surface(&config, &common);
+        surface.set_config_text(config::mask::passwords(&text));
+        let (reload, reloads) = mpsc::channel(8);
+        let controls = Arc::new(Controls {
+            surface: surface.clone(),
+            drain: common.drain.clone(),
+            events: common.events.clone(),
+            pins: common.pins.clone(),
+            services: ArcSwap::default(),
+            reload,
+        });
         let mut app = Self {
+            path,
             config,
             common,
-            services,
+            services: Vec::new(),
+            retired: Vec::new(),
+            surface,
+            controls,
+            reloads,
             control: Vec::new(),
         };
+        app.start_services()?;
         app.open_control()?;
         Ok(app)
     }
 
+    fn start_services(&mut self) -> Result<(), AppError> {
+        let specs = self.config.services.iter();
+        let prepared: Vec<Prepared> = specs
+            .map(|spec| service::prepare(spec, &self.common, &BTreeMap::new()))
+            .collect::<Result<_, _>>()?;
+        for prepared in prepared {
+            let mut nothing = Pool::new();
+            let running = service::start(prepared, &self.common, &mut nothing);
+            self.services.push(running);
+        }
+        self.show();
+        Ok(())
+    }
+
+    /// Tells health, status and admin which services there are.
+    fn show(&self) {
+        self.surface.show(Shown {
+            services: self.services.iter().map(|r| r.view.clone()).collect(),
+            unhealthy_after: self.config.http.unhealthy_after,
+        });
+        let controls = self.services.iter();
+        let controls = controls.map(|r| (r.view.name.clone(), r.control.clone()));
+        self.controls.services.store(Arc::new(controls.collect()));
+    }
+
     /// Health, metrics and admin: on the control thread, with listeners of their own.
     fn open_control(&mut self) -> Result<(), AppError> {
-        let Common {
-            clock,
-            drain,
-            registry,
-            supervisor,
-            ..
-        } = &self.common;
-        let identity = Identity {
-            name: self.config.name.clone().unwrap_or_else(host_name),
-            region: self.config.region.clone(),
-        };
-        let shown = Shown {
-            services: self
-                .services
-                .iter()
-                .map(|running| running.view.clone())
-                .collect(),
-            unhealthy_after: self.config.http.unhealthy_after,
-        };
-        let surface = Surface::new(identity, *clock, drain.clone(), registry.clone(), shown);
+        let supervisor = &self.common.supervisor;
+        let (surface, stop) = (&self.surface, supervisor.stop());
         for &addr in &self.config.http.listen {
             let (bound, listener) = control_listener(&Addr::Ip(addr), 0)?;
             info!(event = "listening", http = %addr, "listening");
-            supervisor.spawn(
-                "http",
-                http::serve(listener, surface.clone(), supervisor.stop().clone()),
-            );
+            let serving = http::serve(listener, surface.clone(), stop.clone());
+            supervisor.spawn("http", serving);
+            self.control.push(bound);
+        }
+        if let Some(addr) = self.config.http.agent {
+            let (bound, listener) = control_listener(&Addr::Ip(addr), 0)?;
+            info!(event = "listening", agent = %addr, "listening");
+            let serving = agent::serve(listener, surface.clone(), stop.clone());
+            supervisor.spawn("agent", serving);
             self.control.push(bound);
         }
         let spec = &self.config.admin;
         let admin = Admin::bind(&spec.socket, spec.mode, &spec.allow_groups)?;
-        supervisor.spawn("admin", admin.serve(surface, supervisor.stop().clone()));
+        supervisor.spawn("admin", admin.serve(self.controls.clone(), stop.clone()));
         Ok(())
     }
 
-    async fn serve(self) -> Result<(), AppError> {
+    async fn serve(mut self) -> Result<(), AppError> {
         let mut signals = Signals::new()?;
         let registry = self.common.registry.clone();
         self.common
             .supervisor
             .keep("metrics-upkeep", move || upkeep(registry.clone()));
+        let version = env!("CARGO_PKG_VERSION");
+        let started = Entry::new("started", format!("Pilotfish {version} runs"));
+        self.common.events.record(started);
         info!(
             event = "started",
-            version = env!("CARGO_PKG_VERSION"),
+            version,
             pid = std::process::id(),
             threads = self.common.threads.count(),
             services = self.services.len(),
             "Pilotfish runs"
         );
-        tokio::select! {
-            () = signals.stop() => {}
-            name = self.common.supervisor.lost() => return Err(AppError::Ended(name)),
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop => break,
+                    Asked::Reload => {
+                        // What came of it is in the log and in the events.
+                        let _ = self.reload(None).await;
+                    }
+                },
+                Some(wish) = self.reloads.recv() => {
+                    let followed = self.reload(Some(wish.by)).await;
+                    // Whoever asked may have left.
+                    let _ = wish.answer.send(followed.map_err(|why| why.to_string()));
+                }
+                name = self.common.supervisor.lost() => return Err(AppError::Ended(name)),
+            }
         }
         self.shut_down(signals).await;
         Ok(())
@@ -189,11 +253,15 @@ impl App {
             config,
             common,
             services,
+            retired,
             control: _control,
+            ..
         } = self;
-        common.drain.set(Phase::Draining);
+        common.drain.set(Phase::Leaving);
         let sessions = common.process.taken();
         let patience = config.drain_timeout;
+        let message = format!("shutting down, {sessions} sessions");
+        common.events.record(Entry::new("draining", message));
         info!(event = "draining", sessions, ?patience, "draining");
         let ended = async {
             while common.process.taken() > 0 {
@@ -209,8 +277,10 @@ impl App {
             running.stop_accepting.cancel();
         }
         common.drain.set(Phase::Closing);
-        for running in &services {
-            running.service.signal.ring();
+        let current = services.iter().map(|running| running.service.clone());
+        for service in current.chain(retired.iter().filter_map(Weak::upgrade)) {
+            service.drain.set(Phase::Closing);
+            service.signal.ring();
         }
         info!(
             event = "closing",
@@ -230,6 +300,19 @@ impl App {
         common.threads.stop();
         info!(event = "stopped", "stopped");
     }
+}
+
+fn surface(config: &Config, common: &Common) -> Arc<Surface> {
+    let identity = Identity {
+        name: config.name.clone().unwrap_or_else(host_name),
+        region: config.region.clone(),
+    };
+    let shown = Shown {
+        services: Vec::new(),
+        unhealthy_after: config.http.unhealthy_after,
+    };
+    let (drain, registry) = (common.drain.clone(), common.registry.clone());
+    Surface::new(identity, common.clock, drain, registry, shown)
 }
 
 fn host_name() -> String {

@@ -1,22 +1,29 @@
 //! One service: its sessions, its monitor and its listeners, wired together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{AppError, Common};
+use super::{AppError, CLOSE_WITHIN, Common, DRAIN_LOOK};
 use crate::addr::Addr;
+use crate::admin::controls::ServiceControl;
+use crate::clock::Seldom;
 use crate::data::admit::{Admission, Limit};
 use crate::data::metrics::{RoleMetrics, ServiceMetrics};
+use crate::data::table::Table;
 use crate::data::{Door, Service, listener};
+use crate::drain::{Drain, Phase};
 use crate::gate::Gate;
-use crate::monitor::metrics::MonitorMetrics;
+use crate::monitor::metrics::SharedMetrics;
 use crate::monitor::run::Publisher;
 use crate::monitor::{Outlet, Report};
 use crate::net::dial::Dialer;
-use crate::net::listen::{Bound, ListenOptions};
+use crate::net::listen::{Bound, ListenOptions, ThreadSocket};
 use crate::net::tls::Connector;
 use crate::proto::spec::ServiceSpec;
 use crate::proto::{Wire, protocol};
@@ -32,30 +39,99 @@ pub struct Running {
     /// Closed, and Unix sockets removed, when this goes.
     bound: Vec<Bound>,
     pub stop_accepting: CancellationToken,
+    pub control: ServiceControl,
+    /// The monitor's.
+    metrics: SharedMetrics,
+    /// Ends the monitor.
+    done: CancellationToken,
 }
 
-/// Listens and watches. Clients that come before the first proof are held.
-pub fn start(spec: &ServiceSpec, common: &Common) -> Result<Running, AppError> {
-    let name = spec.name.clone();
-    let wire = protocol(spec.protocol)
-        .bind(spec)
-        .map_err(|source| AppError::Wire {
-            service: name.clone(),
-            source,
-        })?;
-    let tls = Connector::build(&spec.tls).map_err(|source| AppError::Tls {
-        service: name.clone(),
+/// A service that can be started: everything that may fail has been done.
+pub struct Prepared {
+    spec: ServiceSpec,
+    wire: Arc<dyn Wire>,
+    dialer: Dialer,
+    doors: Vec<PreparedDoor>,
+}
+
+/// An address, and its sockets for the data threads.
+struct PreparedDoor {
+    role: Role,
+    addr: Addr,
+    sockets: Vec<ThreadSocket>,
+    /// `None`: it is bound already, by a service that will give it away.
+    fresh: Option<Bound>,
+}
+
+/// Addresses that are bound already.
+pub type Pool = BTreeMap<Addr, Bound>;
+
+/// Does what may fail: reads files, binds addresses that are not in `bound`. Changes nothing that runs.
+///
+/// # Errors
+/// When a file or an address cannot be had.
+pub fn prepare(
+    spec: &ServiceSpec,
+    common: &Common,
+    bound: &BTreeMap<&Addr, &Bound>,
+) -> Result<Prepared, AppError> {
+    let wire = protocol(spec.protocol).bind(spec);
+    let wire = wire.map_err(|source| AppError::Wire {
+        service: spec.name.clone(),
         source,
     })?;
-    let dialer = Dialer {
-        resolver: common.resolver.clone(),
-        tls,
+    let listeners = [
+        (Role::Primary, &spec.listen.primary),
+        (Role::Replica, &spec.listen.replica),
+    ];
+    let mut doors = Vec::new();
+    for (role, addrs) in listeners {
+        for addr in addrs {
+            let fresh = match bound.contains_key(addr) {
+                true => None,
+                false => Some(Bound::bind(addr, listen_options(spec, common))?),
+            };
+            let source = fresh.as_ref().or_else(|| bound.get(addr).copied());
+            let sockets = (0..common.threads.count()).filter_map(|n| Some(source?.for_thread(n)));
+            doors.push(PreparedDoor {
+                role,
+                addr: addr.clone(),
+                sockets: sockets.collect::<Result<_, _>>()?,
+                fresh,
+            });
+        }
+    }
+    Ok(Prepared {
+        dialer: dialer(spec, common, wire.logs_in())?,
+        spec: spec.clone(),
+        wire,
+        doors,
+    })
+}
+
+fn listen_options(spec: &ServiceSpec, common: &Common) -> ListenOptions {
+    ListenOptions {
         keepalive: spec.limits.tcp_keepalive,
-    };
+        socket_mode: spec.listen.socket_mode,
+        threads: common.threads.count(),
+    }
+}
+
+/// Watches, and serves all its addresses; those that it did not bind itself are taken out of `pool`.
+/// Clients that come before the first proof are held.
+pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
+    let Prepared {
+        spec,
+        wire,
+        dialer,
+        doors,
+    } = prepared;
+    let (name, clock) = (spec.name.clone(), common.clock);
     let signal = Signal::new(common.crossings.clone());
-    let (writer, topology) = cell::cell(signal.clone(), common.clock.now());
+    let (writer, topology) = cell::cell(signal.clone(), clock.now());
     let (hints, hint_receiver) = mpsc::channel(64);
-    let (report_sender, report) = watch::channel(Arc::new(Report::empty(common.clock.now())));
+    let (pin_sender, pinned) = watch::channel(common.pins.of(&name));
+    let (report_sender, report) = watch::channel(Arc::new(Report::empty(clock.now())));
     let links = Links {
         wire: wire.clone(),
         signal,
@@ -63,31 +139,98 @@ pub fn start(spec: &ServiceSpec, common: &Common) -> Result<Running, AppError> {
         dialer: dialer.clone(),
         hints,
     };
-    let service = Arc::new(assemble(spec, common, links));
+    let service = Arc::new(assemble(&spec, common, links));
+    let metrics = SharedMetrics::new(&common.registry, &name);
     let publisher = Publisher {
         service: name.clone(),
         writer,
         gate: service.gate.clone(),
         report: report_sender,
-        metrics: MonitorMetrics::new(&common.registry, &name),
+        metrics: metrics.clone(),
+        events: common.events.clone(),
+        pin: pinned,
+        pinned: false,
+        by_hand: false,
     };
     let outlet = Outlet {
         service: name,
-        clock: common.clock,
+        clock,
         dialer,
         hints: hint_receiver,
         publisher,
     };
+    let done = CancellationToken::new();
     let watching = wire.watcher().watch(outlet);
-    common.supervisor.essential("monitor", watching);
+    let supervisor = &common.supervisor;
+    supervisor.essential_until(done.clone(), "monitor", watching);
+    let control = ServiceControl {
+        gate: service.gate.clone(),
+        pin: pin_sender,
+    };
     let mut running = Running {
-        view: view(spec, &service, report),
+        view: view(&spec, &service, report),
+        control,
         service,
         bound: Vec::new(),
         stop_accepting: CancellationToken::new(),
+        metrics,
+        done,
     };
-    open_doors(&mut running, spec, common)?;
-    Ok(running)
+    open_doors(&mut running, &spec, common, (doors, pool));
+    running
+}
+
+impl Running {
+    /// What it listens on.
+    pub fn bound(&self) -> impl Iterator<Item = (&Addr, &Bound)> {
+        self.bound.iter().map(|bound| (&bound.addr, bound))
+    }
+
+    /// Gives its addresses away; whoever calls ends its accept loops. The clients it has are served, and
+    /// watched over, until they leave, at most for `patience`; the monitor ends with them.
+    pub fn retire(mut self, common: &Common, patience: Duration, pool: &mut Pool) -> Arc<Service> {
+        self.metrics.end();
+        for bound in self.bound.drain(..) {
+            pool.insert(bound.addr.clone(), bound);
+        }
+        let service = self.service.clone();
+        let name = service.name.clone();
+        let leaving = async move {
+            let gone = |limit| timeout(limit, emptied(&self.service));
+            if gone(patience).await.is_err() {
+                self.service.drain.set(Phase::Closing);
+                self.service.signal.ring();
+                let _ = gone(CLOSE_WITHIN).await;
+            }
+            self.done.cancel();
+            info!(event = "retired", service = %name, "the service as it was before has ended");
+        };
+        common.supervisor.spawn("retiring", leaving);
+        service
+    }
+}
+
+async fn emptied(service: &Service) {
+    while !service.table.is_empty() {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+}
+
+/// How its servers are reached. A protocol that logs in does its own TLS, in the middle of that.
+fn dialer(spec: &ServiceSpec, common: &Common, logs_in: bool) -> Result<Dialer, AppError> {
+    let tls = match logs_in {
+        true => Ok(Connector::PLAIN),
+        false => Connector::build(&spec.tls),
+    };
+    let tls = tls.map_err(|source| AppError::Tls {
+        service: spec.name.clone(),
+        source,
+    })?;
+    Ok(Dialer {
+        resolver: common.resolver.clone(),
+        tls,
+        keepalive: spec.limits.tcp_keepalive,
+    })
 }
 
 /// What a service is wired to.
@@ -107,7 +250,7 @@ fn assemble(spec: &ServiceSpec, common: &Common, links: Links) -> Service {
         topology: links.topology,
         gate: Arc::new(Gate::new(links.signal.clone())),
         signal: links.signal,
-        drain: common.drain.clone(),
+        drain: Arc::new(Drain::default()),
         fallback: spec.listen.replica_fallback,
         dialer: links.dialer,
         clock: common.clock,
@@ -118,8 +261,10 @@ fn assemble(spec: &ServiceSpec, common: &Common, links: Links) -> Service {
             refusing: common.refusing.clone(),
             process: common.process.clone(),
         },
+        table: Table::new(common.threads.count()),
         connecting: Semaphore::new(limits.max_connecting),
         metrics: ServiceMetrics::new(&common.registry, &spec.name),
+        login_failures: Seldom::default(),
         limits,
     }
 }
@@ -139,67 +284,44 @@ fn view(
         gate: service.gate.clone(),
         sessions: service.admission.sessions.clone(),
         held: service.admission.held.clone(),
+        table: service.table.clone(),
     }
 }
 
-fn open_doors(running: &mut Running, spec: &ServiceSpec, common: &Common) -> Result<(), AppError> {
-    for (role, addrs) in [
-        (Role::Primary, &spec.listen.primary),
-        (Role::Replica, &spec.listen.replica),
-    ] {
-        if addrs.is_empty() {
-            continue;
-        }
-        let metrics = RoleMetrics::new(&common.registry, &spec.name, role);
-        let doors: Vec<Arc<Door>> = (0..common.threads.count())
-            .map(|thread| {
-                let (service, metrics) = (running.service.clone(), metrics.clone());
-                Arc::new(Door {
-                    service,
-                    role,
-                    thread,
-                    metrics,
-                })
-            })
-            .collect();
-        for addr in addrs {
-            running.bound.push(open_door(
-                addr,
-                &doors,
-                running,
-                common,
-                spec.listen.socket_mode,
-            )?);
-        }
-    }
-    Ok(())
-}
-
-/// Listens on `addr` on all data threads.
-fn open_door(
-    addr: &Addr,
-    doors: &[Arc<Door>],
-    running: &Running,
+fn open_doors(
+    running: &mut Running,
+    spec: &ServiceSpec,
     common: &Common,
-    mode: u32,
-) -> Result<Bound, AppError> {
-    let spec = &running.service;
-    let options = ListenOptions {
-        keepalive: spec.limits.tcp_keepalive,
-        socket_mode: mode,
-        threads: doors.len(),
-    };
-    let bound = Bound::bind(addr, options)?;
-    for (thread, door) in doors.iter().enumerate() {
-        let socket = bound.for_thread(thread)?;
-        let (door, stop) = (door.clone(), running.stop_accepting.clone());
-        common.threads.spawn_on(thread, async move {
-            match socket.into_listener() {
-                Ok(listener) => listener::accept_loop(listener, door, stop).await,
-                Err(error) => warn!(service = %door.service.name, %error, "cannot listen"),
-            }
-        });
+    (doors, pool): (Vec<PreparedDoor>, &mut Pool),
+) {
+    for prepared in doors {
+        let PreparedDoor {
+            role,
+            addr,
+            sockets,
+            fresh,
+        } = prepared;
+        for (thread, socket) in sockets.into_iter().enumerate() {
+            let door = Arc::new(Door {
+                service: running.service.clone(),
+                role,
+                thread,
+                metrics: RoleMetrics::new(&common.registry, &spec.name, role, thread),
+            });
+            let stop = running.stop_accepting.clone();
+            common.threads.spawn_on(thread, async move {
+                match socket.into_listener() {
+                    Ok(listener) => listener::accept_loop(listener, door, stop).await,
+                    Err(error) => warn!(service = %door.service.name, %error, "cannot listen"),
+                }
+            });
+        }
+        let kept = pool.remove(&addr);
+        if let Some(kept) = &kept {
+            kept.adjust(listen_options(spec, common));
+        }
+        running.bound.extend(fresh.or(kept));
+        let (service, role) = (&spec.name, role.as_str());
+        info!(event = "listening", %service, %addr, role, "listening");
     }
-    info!(event = "listening", service = %spec.name, %addr, role = doors[0].role.as_str(), "listening");
-    Ok(bound)
 }

@@ -1,9 +1,12 @@
 //! The command line. One file per command family, and one variant of [`Verb`] per command.
 
 pub mod check;
+pub mod control;
+pub mod events;
 pub mod find;
 pub mod probe;
 pub mod run;
+pub mod sessions;
 pub mod status;
 mod table;
 
@@ -13,7 +16,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Loaded;
+use crate::addr::Addr;
+use crate::admin::command::{Command, Window};
+use crate::config::{LoadError, Loaded};
 
 /// How a command ended, as the caller's shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,31 @@ enum Verb {
     Check(CheckArgs),
     /// Show services, their primaries and replicas, sessions and health
     Status(StatusArgs),
+    #[command(flatten)]
+    Control(Control),
+}
+
+/// What needs nothing but the admin socket.
+#[derive(Debug, Subcommand)]
+enum Control {
+    /// Show live sessions: client, endpoint, age, bytes, state
+    Sessions(SessionsArgs),
+    /// Show what happened and when, newest last
+    Events(EventsArgs),
+    /// Make ADDR the primary until `unpin`, whatever the monitor says; survives restarts
+    Pin(PinArgs),
+    /// Let the monitor decide again
+    Unpin(ServiceArgs),
+    /// Hold everything: new clients wait, running requests finish
+    Pause(ServiceArgs),
+    /// Let the clients of a paused service go on
+    Resume(ServiceArgs),
+    /// Leave the load balancer: health says 503, listeners stay open
+    Drain(PlainArgs),
+    /// Come back to the load balancer
+    Undrain(PlainArgs),
+    /// Follow the changed configuration file, and say what changed or why not
+    Reload(PlainArgs),
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +99,58 @@ struct CheckArgs {
 pub struct StatusArgs {
     /// Only this service
     pub service: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct SessionsArgs {
+    /// Only those of this service
+    pub service: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Go on as they happen
+    #[arg(long)]
+    pub follow: bool,
+    /// Only those of the last 30s, 10m, 2h, 1d
+    #[arg(long, value_name = "TIME", value_parser = events::since)]
+    pub since: Option<u64>,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PinArgs {
+    pub service: String,
+    /// HOST:PORT, [V6]:PORT or unix:/PATH
+    #[arg(value_name = "ADDR")]
+    pub address: Addr,
+    #[command(flatten)]
+    pub plain: PlainArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    pub service: String,
+    #[command(flatten)]
+    pub plain: PlainArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PlainArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -107,6 +189,45 @@ where
         Verb::Run(args) => with_config(&args.config, run::run),
         Verb::Check(args) => with_config(&args.config, |loaded| check::check(loaded, args.probe)),
         Verb::Status(args) => show_status(&args),
+        Verb::Control(verb) => match control(&verb) {
+            Ok(code) => code,
+            Err(error) => {
+                check::explain(&error);
+                ExitCode::Usage
+            }
+        },
+    }
+}
+
+fn control(verb: &Control) -> Result<ExitCode, LoadError> {
+    let wish = |plain: &PlainArgs, command| {
+        let socket = find::admin_socket(&plain.admin)?;
+        Ok(control::wish(&socket, &command, plain.json))
+    };
+    match verb {
+        Control::Sessions(args) => {
+            let socket = find::admin_socket(&args.admin)?;
+            let shown = sessions::show(&socket, args.service.clone(), args.json);
+            Ok(done_or_failed(shown))
+        }
+        Control::Events(args) => {
+            let socket = find::admin_socket(&args.admin)?;
+            let window = Window {
+                follow: args.follow,
+                since: args.since,
+            };
+            Ok(done_or_failed(events::show(&socket, window, args.json)))
+        }
+        Control::Pin(args) => {
+            let command = Command::Pin(args.service.clone(), args.address.clone());
+            wish(&args.plain, command)
+        }
+        Control::Unpin(args) => wish(&args.plain, Command::Unpin(args.service.clone())),
+        Control::Pause(args) => wish(&args.plain, Command::Pause(args.service.clone())),
+        Control::Resume(args) => wish(&args.plain, Command::Resume(args.service.clone())),
+        Control::Drain(args) => wish(args, Command::Drain),
+        Control::Undrain(args) => wish(args, Command::Undrain),
+        Control::Reload(args) => wish(args, Command::Reload),
     }
 }
 

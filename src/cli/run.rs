@@ -15,5 +15,5 @@ pub fn run(loaded: Loaded) -> ExitCode {
     for warning in loaded.warning_lines() {
         tracing::warn!(event = "config", "{warning}");
     }
-    done_or_failed(crate::app::run(loaded.config).map_err(|error| error.to_string()))
+    done_or_failed(crate::app::run(loaded).map_err(|error| error.to_string()))
 }

@@ -39,12 +39,12 @@ fn text(socket: &Path, service: Option<&str>, json: bool) -> Result<String, Stri
     }
 }
 
-fn read<T: DeserializeOwned>(body: &str) -> Result<T, String> {
+pub fn read<T: DeserializeOwned>(body: &str) -> Result<T, String> {
     serde_json::from_str(body)
         .map_err(|error| format!("the answer cannot be read, is it of another version? ({error})"))
 }
 
-fn fetch(socket: &Path, command: &Command) -> Result<String, String> {
+pub fn fetch(socket: &Path, command: &Command) -> Result<String, String> {
     let answer = client::ask_blocking(socket, command);
     let (status, body) = answer.map_err(|error| error.to_string())?;
     if status == 200 {
@@ -80,6 +80,12 @@ fn head(status: &Status) -> String {
     let mut head = wrapped("", &line);
     if let Some(reason) = &status.health.reason {
         head += &wrapped("  ", reason);
+    }
+    if let Some(error) = &status.config_error {
+        head += &wrapped(
+            "  ",
+            &format!("the changed configuration is not followed: {error}"),
+        );
     }
     head
 }
@@ -134,7 +140,9 @@ fn details(s: &ServiceStatus, now: jiff::Timestamp) -> String {
     if !s.endpoints.is_empty() {
         let row = |e: &EndpointStatus| {
             let detail = e.detail.clone().unwrap_or_default();
-            let lag = e.lag_bytes.map_or_else(|| "-".to_owned(), size);
+            let behind = e.lag_seconds.map(|s| short(Duration::from_secs(s)));
+            let lag = e.lag_bytes.map(size).or(behind);
+            let lag = lag.unwrap_or_else(|| "-".to_owned());
             [e.address.clone(), e.role.clone(), up(e.up), lag, detail]
         };
         let rows: Vec<[String; 5]> = s.endpoints.iter().map(row).collect();
@@ -175,7 +183,7 @@ fn age(since: &str, now: jiff::Timestamp) -> Option<Duration> {
 }
 
 /// The two largest units: `42s`, `3m12s`, `5h07m`, `12d03h`.
-fn short(duration: Duration) -> String {
+pub fn short(duration: Duration) -> String {
     let s = duration.as_secs();
     match s {
         0..60 => format!("{s}s"),
@@ -202,6 +210,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::controls::Controls;
     use crate::admin::server::Admin;
     use crate::admin::status::{HealthStatus, SourceStatus, Word};
     use crate::telemetry::sample::Sample;
@@ -228,6 +237,7 @@ mod tests {
                 role: "replica".into(),
                 up: true,
                 lag_bytes: Some(1_234_567),
+                lag_seconds: None,
                 detail: Some("says \u{1b}[31m something that is rather long indeed".into()),
             }],
             sources: vec![SourceStatus {
@@ -257,6 +267,7 @@ mod tests {
             pid: 4711,
             started: "2026-01-02T15:04:05Z".into(),
             uptime_s: 192,
+            config_error: Some("proxy.toml:3:1: no".into()),
             health: HealthStatus {
                 status: Word::Degraded,
                 reason: Some("cache: no majority".into()),
@@ -324,7 +335,7 @@ mod tests {
         let admin = Admin::bind(&socket, 0o600, &[]).unwrap();
         let stop = CancellationToken::new();
         let sample = Sample::proven();
-        let server = admin.serve(sample.surface.clone(), stop.clone());
+        let server = admin.serve(Controls::of(&sample), stop.clone());
         let client = async {
             // As in a process of its own: there is no runtime around the command line.
             let asks = move || {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::report::{Bad, Spot};
 use super::secret;
+use super::sql;
 use super::table::{Item, Table};
 use super::tls::{self, Tls};
 use super::value::{address, duration, label, one_of, parse_address, server_name};
@@ -19,22 +20,27 @@ use crate::proto::spec::{
 pub enum Kind {
     Sentinel,
     Redis,
+    Galera,
+    Mysql,
+    Postgres,
     Static,
 }
 
-const KINDS: [(&str, Kind); 3] = [
+const KINDS: [(&str, Kind); 6] = [
     ("sentinel", Kind::Sentinel),
     ("redis", Kind::Redis),
+    ("galera", Kind::Galera),
+    ("mysql", Kind::Mysql),
+    ("postgres", Kind::Postgres),
     ("static", Kind::Static),
 ];
-
-/// Planned, so that naming them is no typing mistake.
-const LATER: [&str; 3] = ["galera", "mysql", "postgres"];
 
 impl Kind {
     fn fits(self, protocol: ProtocolKind) -> bool {
         match protocol {
-            ProtocolKind::Redis => true,
+            ProtocolKind::Redis => matches!(self, Self::Sentinel | Self::Redis | Self::Static),
+            ProtocolKind::Mysql => matches!(self, Self::Galera | Self::Mysql | Self::Static),
+            ProtocolKind::Postgres => matches!(self, Self::Postgres | Self::Static),
             ProtocolKind::Tcp => self == Self::Static,
         }
     }
@@ -58,14 +64,15 @@ pub fn read(service: &mut Table, protocol: Option<ProtocolKind>, tls: &Tls) -> O
     if !table.given() {
         if service.name_spot("discovery").is_none() {
             let help =
-                "add `[service.discovery]` with `kind = \"sentinel\"`, \"redis\" or \"static\"";
+                "add `[service.discovery]` with `kind = \"sentinel\"`, \"galera\" or another";
             service
                 .report()
                 .missing(&table.spot, Bad::new("`discovery` is missing", help));
         }
         return None;
     }
-    let kind = table.need("kind", "one of: sentinel, redis, static", kind)?;
+    let help = "one of: sentinel, redis, galera, mysql, postgres, static";
+    let kind = table.need("kind", help, one_of(&KINDS))?;
     if let Some(protocol) = protocol.filter(|protocol| !kind.fits(*protocol))
         && let Some(spot) = table.name_spot("kind")
     {
@@ -89,6 +96,9 @@ pub fn read(service: &mut Table, protocol: Option<ProtocolKind>, tls: &Tls) -> O
     let discovery = match kind {
         Kind::Sentinel => sentinel(&mut table, tls, &mut targets).map(Discovery::Sentinel),
         Kind::Redis => redis(&mut table, tls, &mut targets).map(Discovery::Redis),
+        Kind::Galera => sql::galera(&mut table, tls, &mut targets).map(Discovery::Galera),
+        Kind::Mysql => sql::mysql(&mut table, tls, &mut targets).map(Discovery::Mysql),
+        Kind::Postgres => sql::postgres(&mut table, tls, &mut targets).map(Discovery::Postgres),
         Kind::Static => fixed(&mut table, tls, &mut targets).map(Discovery::Static),
     };
     table.finish();
@@ -97,21 +107,6 @@ pub fn read(service: &mut Table, protocol: Option<ProtocolKind>, tls: &Tls) -> O
         kind,
         targets,
     })
-}
-
-fn kind(item: &Item) -> Result<Kind, Bad> {
-    if let Some(later) = item
-        .value
-        .as_str()
-        .and_then(|text| LATER.iter().find(|k| **k == text))
-    {
-        let message = format!("discovery of kind \"{later}\" is not supported by this build yet");
-        return Err(Bad::new(
-            message,
-            "this build knows: sentinel, redis, static",
-        ));
-    }
-    one_of(&KINDS)(item)
 }
 
 fn probe_interval(table: &mut Table) -> Duration {
@@ -231,7 +226,11 @@ fn address_map(table: &mut Table, targets: &mut Vec<(Addr, Spot)>) -> BTreeMap<A
 }
 
 /// The servers that the config names itself: `"host:port"`, or a table with more about one.
-fn nodes(table: &mut Table, tls: &Tls, targets: &mut Vec<(Addr, Spot)>) -> Option<Vec<NodeSpec>> {
+pub fn nodes(
+    table: &mut Table,
+    tls: &Tls,
+    targets: &mut Vec<(Addr, Spot)>,
+) -> Option<Vec<NodeSpec>> {
     let report = table.report();
     let help = "the servers, for example [\"10.0.1.21:6379\", \"10.0.2.21:6379\"]";
     let mut nodes: Vec<(NodeSpec, Spot)> = Vec::new();
@@ -263,6 +262,7 @@ fn node<'a>(table: &Table<'a>, item: Item<'a>) -> Option<(NodeSpec, Spot)> {
                 NodeSpec {
                     addr,
                     server_name: None,
+                    region: None,
                 },
                 item.spot,
             )),
@@ -279,12 +279,13 @@ fn node<'a>(table: &Table<'a>, item: Item<'a>) -> Option<(NodeSpec, Spot)> {
         address,
     );
     let server_name = node.read("server_name", server_name).flatten();
-    node.not_yet("region", "a node's region");
+    let region = node.read("region", label);
     node.finish();
     Some((
         NodeSpec {
             addr: addr?,
             server_name,
+            region,
         },
         item.spot,
     ))

@@ -98,6 +98,7 @@ pub trait Outside {
     /// `None`: not looked for.
     fn secret(&self, source: &SecretSource) -> Result<Option<Secret>, String>;
     fn readable(&self, path: &Path) -> Result<(), String>;
+    fn is_directory(&self, path: &Path) -> bool;
 }
 
 /// For reading a text alone.
@@ -110,6 +111,10 @@ impl Outside for Nothing {
 
     fn readable(&self, _: &Path) -> Result<(), String> {
         Ok(())
+    }
+
+    fn is_directory(&self, _: &Path) -> bool {
+        false
     }
 }
 
@@ -147,6 +152,10 @@ impl Outside for System {
         } else {
             Ok(())
         }
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        path.is_dir()
     }
 }
 

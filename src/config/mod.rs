@@ -9,6 +9,7 @@
 //! `table` the typed reader · `report` what it finds · `error` · `mask` what may be printed of the text.
 
 mod cross;
+mod diff;
 mod discovery;
 mod error;
 mod load;
@@ -16,6 +17,7 @@ pub mod mask;
 mod report;
 mod secret;
 mod service;
+mod sql;
 mod suggest;
 mod table;
 mod tls;
@@ -30,6 +32,7 @@ use crate::addr::Addr;
 use crate::admin::spec::AdminSpec;
 use crate::proto::spec::ServiceSpec;
 use crate::telemetry::spec::{HttpSpec, LogFormat, LogSpec};
+pub use diff::{Diff, diff};
 pub use error::{ConfigError, Warning, locate};
 pub use load::{LoadError, Loaded, load, read_text};
 use load::{Nothing, Outside};
@@ -114,7 +117,13 @@ fn config<'a>(mut root: Table<'a>, report: &'a Report<'a>) -> Option<Config> {
     root.not_yet("cutover", "regional cutover");
     root.finish();
     cross::check(&drafts, &listeners, report);
-    let services: Option<Vec<ServiceSpec>> = drafts.into_iter().map(|draft| draft.spec).collect();
+    let services: Option<Vec<ServiceSpec>> = drafts
+        .into_iter()
+        .map(|draft| {
+            let region = region.as_deref().map(Into::into);
+            draft.spec.map(|spec| ServiceSpec { region, ..spec })
+        })
+        .collect();
     let services = services.filter(|services| !services.is_empty())?;
     Some(Config {
         name,
@@ -148,10 +157,16 @@ fn http(root: &mut Table, listeners: &mut Vec<(Addr, Spot)>) -> HttpSpec {
     let unhealthy_after = table
         .read("unhealthy_after", duration(Duration::ZERO..=HOUR))
         .unwrap_or(Duration::from_secs(15));
-    table.not_yet("agent", "the HAProxy agent-check");
+    let agent = table.read("agent", |item: &Item| {
+        Ok((http_listener(item)?, item.spot.clone()))
+    });
+    if let Some((addr, spot)) = &agent {
+        listeners.push((Addr::Ip(*addr), spot.clone()));
+    }
     table.finish();
     HttpSpec {
         listen,
+        agent: agent.map(|(addr, _)| addr),
         unhealthy_after,
     }
 }

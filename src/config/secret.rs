@@ -19,6 +19,8 @@ pub struct Keys {
     pub literal: &'static str,
     pub file: &'static str,
     pub env: &'static str,
+    /// Whether a user always has one.
+    pub password_needed: bool,
 }
 
 pub const SERVER: Keys = Keys {
@@ -26,6 +28,7 @@ pub const SERVER: Keys = Keys {
     literal: "password",
     file: "password_file",
     env: "password_env",
+    password_needed: true,
 };
 
 pub const SENTINEL: Keys = Keys {
@@ -33,6 +36,7 @@ pub const SENTINEL: Keys = Keys {
     literal: "sentinel_password",
     file: "sentinel_password_file",
     env: "sentinel_password_env",
+    password_needed: true,
 };
 
 pub fn read(table: &mut Table, keys: &Keys) -> Credentials {
@@ -54,7 +58,8 @@ pub fn read(table: &mut Table, keys: &Keys) -> Credentials {
             .report()
             .error(second, Bad::new("the password is given twice", help));
     }
-    if username.is_some()
+    if keys.password_needed
+        && username.is_some()
         && given.is_empty()
         && let Some(spot) = table.name_spot(keys.username)
     {

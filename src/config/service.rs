@@ -6,15 +6,22 @@ use super::discovery::{self, Found};
 use super::report::{Bad, Spot};
 use super::table::{Item, Table};
 use super::tls;
-use super::value::{HOUR, boolean, count, duration, listener, mode, one_of, service_name};
+use super::value::{
+    HOUR, boolean, count, duration, listener, mode, one_of, postgres_listener, service_name,
+};
 use crate::addr::Addr;
-use crate::proto::spec::{Limits, ListenSpec, ProtocolKind, ReplicaFallback, ServiceSpec};
+use crate::proto::spec::{
+    InFlight, Limits, ListenSpec, ProtocolKind, ReplicaFallback, ServiceSpec,
+};
 
-const PROTOCOLS: [(&str, ProtocolKind); 2] =
-    [("redis", ProtocolKind::Redis), ("tcp", ProtocolKind::Tcp)];
+const PROTOCOLS: [(&str, ProtocolKind); 4] = [
+    ("redis", ProtocolKind::Redis),
+    ("mysql", ProtocolKind::Mysql),
+    ("postgres", ProtocolKind::Postgres),
+    ("tcp", ProtocolKind::Tcp),
+];
 
-/// Planned, so that naming them is no typing mistake.
-const LATER: [&str; 2] = ["mysql", "postgres"];
+const PROTOCOL_HELP: &str = "one of: redis, mysql, postgres, tcp";
 
 /// A service as far as it could be read: what concerns other services is checked even when
 /// something else is wrong with it.
@@ -29,11 +36,11 @@ pub fn read(mut table: Table) -> Draft {
     let name = table.need("name", "for example name = \"cache\"", |item: &Item| {
         Ok((service_name(item)?, item.spot.clone()))
     });
-    let protocol = table.need("protocol", "one of: redis, tcp", protocol);
-    let primary = listen(&mut table);
+    let protocol = table.need("protocol", PROTOCOL_HELP, one_of(&PROTOCOLS));
+    let primary = listen(&mut table, protocol);
     let replica = table.items("replica_listen", "for example [\"127.0.0.1:6380\"]");
     let replica = replica
-        .map(|items| table.each(items, listener))
+        .map(|items| addresses(&table, items, protocol))
         .unwrap_or_default();
     let fallback = [
         ("primary", ReplicaFallback::Primary),
@@ -50,14 +57,14 @@ pub fn read(mut table: Table) -> Draft {
     let found = discovery::read(&mut table, protocol, &tls);
     check_replicas(&table, found.as_ref(), replica.len());
     table.not_yet("failover", "[service.failover]");
-    table.not_yet("in_flight", "in_flight");
+    let in_flight = in_flight(&mut table, protocol);
     table.finish();
 
     let (discovery, targets) = found.map_or((None, Vec::new()), |f| (f.discovery, f.targets));
-    let addresses = |list: &[(Addr, Spot)]| list.iter().map(|(addr, _)| addr.clone()).collect();
+    let plain = |list: &[(Addr, Spot)]| list.iter().map(|(addr, _)| addr.clone()).collect();
     let listen = ListenSpec {
-        primary: addresses(&primary),
-        replica: addresses(&replica),
+        primary: plain(&primary),
+        replica: plain(&replica),
         replica_fallback: fallback,
         socket_mode,
     };
@@ -75,6 +82,8 @@ pub fn read(mut table: Table) -> Draft {
                     limits,
                     discovery,
                     tls: tls.settings,
+                    in_flight,
+                    region: None,
                 }
             });
     Draft {
@@ -85,29 +94,43 @@ pub fn read(mut table: Table) -> Draft {
     }
 }
 
-fn protocol(item: &Item) -> Result<ProtocolKind, Bad> {
-    if let Some(later) = item
-        .value
-        .as_str()
-        .and_then(|text| LATER.iter().find(|p| **p == text))
+fn in_flight(table: &mut Table, protocol: Option<ProtocolKind>) -> InFlight {
+    let words = [("close", InFlight::Close), ("error", InFlight::Error)];
+    let in_flight = table.read("in_flight", one_of(&words));
+    if let Some(spot) = table.name_spot("in_flight")
+        && protocol.is_some_and(|protocol| protocol != ProtocolKind::Mysql)
     {
-        let message = format!("protocol \"{later}\" is not supported by this build yet");
-        return Err(Bad::new(message, "this build knows: redis, tcp"));
+        let bad = Bad::new("in_flight is for protocol \"mysql\"", "remove it");
+        table.report().error(&spot, bad);
     }
-    one_of(&PROTOCOLS)(item)
+    in_flight.unwrap_or_default()
 }
 
-fn listen(table: &mut Table) -> Vec<(Addr, Spot)> {
+fn listen(table: &mut Table, protocol: Option<ProtocolKind>) -> Vec<(Addr, Spot)> {
     let help = "where clients connect, for example [\"127.0.0.1:6379\", \"unix:/run/pilotfish/redis.sock\"]";
     let items = table.need_items("listen", help).unwrap_or_default();
-    table.each(items, listener)
+    addresses(table, items, protocol)
+}
+
+fn addresses<'a>(
+    table: &Table<'a>,
+    items: Vec<Item<'a>>,
+    protocol: Option<ProtocolKind>,
+) -> Vec<(Addr, Spot)> {
+    let outside = table.report().outside;
+    table.each(items, |item| match protocol {
+        Some(ProtocolKind::Postgres) => postgres_listener(item, |path| outside.is_directory(path)),
+        _ => listener(item),
+    })
 }
 
 fn limits(table: &mut Table, protocol: Option<ProtocolKind>) -> Limits {
     // The WordPress object cache plugin gives up after a second; an answer has to come before.
     let hold_timeout = match protocol {
         Some(ProtocolKind::Redis) => Duration::from_millis(800),
-        Some(ProtocolKind::Tcp) | None => Duration::from_secs(10),
+        Some(ProtocolKind::Mysql | ProtocolKind::Postgres | ProtocolKind::Tcp) | None => {
+            Duration::from_secs(10)
+        }
     };
     let second = Duration::from_secs(1);
     let idle = table.read("idle_timeout", duration(Duration::ZERO..=24 * HOUR));

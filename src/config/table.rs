@@ -120,7 +120,8 @@ impl<'a> Table<'a> {
         self.read(key, parse)
     }
 
-    fn missing(&self, key: &str, help: &str) {
+    /// Says that `key` has to be there.
+    pub fn missing(&self, key: &str, help: &str) {
         let spot = Spot {
             key: join(&self.spot.key, key),
             span: self.spot.span.clone(),

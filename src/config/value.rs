@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::shown;
@@ -119,6 +119,28 @@ fn any_duration(item: &Item) -> Result<Duration, Bad> {
         format!("`{}` is not a duration", shown(text)),
         help,
     ))
+}
+
+/// A number of bytes: `"64kB"`, `"16MB"`, `"1GB"`, in powers of 1024 as PostgreSQL counts them.
+pub fn size(item: &Item) -> Result<u64, Bad> {
+    let help = "a number and its unit: \"64kB\", \"16MB\" or \"1GB\"";
+    let Some(text) = item.value.as_str() else {
+        return Err(Bad::kind(item.value, "a size", help));
+    };
+    parse_size(text).ok_or_else(|| Bad::new(format!("`{}` is not a size", shown(text)), help))
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let unit: u64 = match unit {
+        "B" => 1,
+        "kB" | "KB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// `250ms`, `1.5s`, `5m`, `2h`.
@@ -260,6 +282,24 @@ pub fn listener(item: &Item) -> Result<Addr, Bad> {
     }
 }
 
+/// The name under which clients of PostgreSQL look for a socket in a directory (libpq's `host=/dir`).
+const POSTGRES_SOCKET: &str = ".s.PGSQL.5432";
+
+/// [`listener`] for PostgreSQL: a directory stands for the socket in it.
+pub fn postgres_listener(item: &Item, is_directory: impl Fn(&Path) -> bool) -> Result<Addr, Bad> {
+    let text = item.value.as_str().unwrap_or_default();
+    let directory = text
+        .strip_prefix("unix:")
+        .filter(|path| path.ends_with('/') || is_directory(Path::new(path)));
+    match directory {
+        Some(path) => {
+            let path = path.trim_end_matches('/');
+            parse_address(&format!("unix:{path}/{POSTGRES_SOCKET}"))
+        }
+        None => listener(item),
+    }
+}
+
 /// An address for HTTP.
 pub fn http_listener(item: &Item) -> Result<SocketAddr, Bad> {
     match listener(item)? {
@@ -356,6 +396,26 @@ mod tests {
                 millis.map(Duration::from_millis),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("16MB", Some(16 << 20)),
+            ("64kB", Some(64 << 10)),
+            ("1GB", Some(1 << 30)),
+            ("0B", Some(0)),
+            ("16", None),
+            ("16 MB", None),
+            ("MB", None),
+            ("", None),
+            ("1.5MB", None),
+            ("-1MB", None),
+            ("99999999999999999999GB", None),
+            ("99999999999GB", None),
+        ] {
+            assert_eq!(parse_size(text), bytes, "{text}");
         }
     }
 

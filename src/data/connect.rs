@@ -25,6 +25,8 @@ pub struct Wish {
     pub client: Stream,
     /// Read from it already, and sent to nobody.
     pub pending: Option<Chunk>,
+    /// Its first words were read in another way, so that an answer is expected.
+    pub spoken: bool,
     /// What is left of the patience with a server that took the client and dropped it untouched;
     /// `None`: all of it.
     pub patience: Option<Patience>,
@@ -68,7 +70,7 @@ enum Attempt {
 /// Links `wish` to an endpoint, or tells the client why not. Cancel safe: dropping closes both
 /// sockets.
 pub async fn link(wish: Wish, door: &Arc<Door>) -> Result<Established, EndReason> {
-    let spoken = wish.pending.is_some();
+    let spoken = wish.spoken || wish.pending.is_some();
     let dropped = wish.patience.is_some();
     let mut setup = SetUp::new(wish.patience, door);
     let client = wish.client;
@@ -173,6 +175,7 @@ impl<'a> SetUp<'a> {
                 place,
                 version,
                 pending,
+                login: None,
             },
             patience: self.patience,
         }

@@ -21,15 +21,15 @@ pub async fn accept_loop(listener: Listener, door: Arc<Door>, stop: Cancellation
     let mut stopped = pin!(stop.cancelled());
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept_from() => accepted,
             () = &mut stopped => return,
         };
         match accepted {
-            Ok(client) => {
+            Ok((client, from)) => {
                 backoff.reset();
                 short = false;
                 if let Some(entry) = session::enter(&door) {
-                    supervise::session(session::run(client, door.clone(), entry));
+                    supervise::session(session::run(client, from, door.clone(), entry));
                 }
             }
             Err(error) if is_resource_error(&error) => {

@@ -1,9 +1,11 @@
 //! What the data side counts.
 
+use std::sync::Arc;
+
 use metrics::{Counter, Gauge, Histogram};
 
 use super::EndReason;
-use crate::telemetry::metrics::{Described, Kind, Registry};
+use crate::telemetry::metrics::{Described, Kind, Registry, Tally};
 use crate::topology::Role;
 
 /// Names and meanings, for the text output and the documentation.
@@ -92,22 +94,22 @@ impl ServiceMetrics {
     }
 }
 
-/// One service's counters for one role.
-#[derive(Clone)]
+/// One service's counters for one role, on one data thread.
 pub struct RoleMetrics {
     pub active: Gauge,
     pub total: Counter,
-    pub bytes_up: Counter,
-    pub bytes_down: Counter,
+    pub bytes_up: Arc<Tally>,
+    pub bytes_down: Arc<Tally>,
 }
 
 impl RoleMetrics {
-    pub fn new(registry: &Registry, service: &str, role: Role) -> Self {
+    pub fn new(registry: &Registry, service: &str, role: Role, thread: usize) -> Self {
         let labels = [("service", service), ("role", role.as_str())];
         let bytes = |direction| {
-            registry.counter(
+            registry.tally(
                 "pilotfish_bytes_total",
                 &[labels[0], ("direction", direction)],
+                thread,
             )
         };
         Self {

@@ -3,17 +3,19 @@
 pub mod admit;
 pub mod connect;
 pub mod listener;
+pub mod login;
 pub mod metrics;
 pub mod refuse;
 pub mod relay;
 pub mod session;
+pub mod table;
 
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::addr::Addr;
-use crate::clock::Clock;
+use crate::clock::{Clock, Seldom};
 use crate::drain::Drain;
 use crate::gate::Gate;
 use crate::net::dial::Dialer;
@@ -25,6 +27,7 @@ use crate::topology::cell::TopologyReader;
 use crate::topology::pick::Fallback;
 use admit::Admission;
 use metrics::{RoleMetrics, ServiceMetrics};
+use table::Table;
 
 /// What all sessions of a service share.
 pub struct Service {
@@ -41,9 +44,13 @@ pub struct Service {
     /// Where to say that an endpoint did not take a connection.
     pub hints: mpsc::Sender<Addr>,
     pub admission: Admission,
+    /// Who is there.
+    pub table: Arc<Table>,
     /// `max_connecting` permits: the pace at which held clients are let go.
     pub connecting: Semaphore,
     pub metrics: ServiceMetrics,
+    /// When the log last heard of a login that failed.
+    pub login_failures: Seldom,
 }
 
 /// What all sessions of one role on one data thread share.
@@ -76,10 +83,18 @@ pub enum EndReason {
     IdleTimeout,
     /// Closed at shutdown.
     Drained,
+    /// The server did not let the client in.
+    LoginRefused,
+    /// The login was not over in time.
+    LoginTimeout,
+    /// Client or server said what the protocol does not allow.
+    ProtocolError,
+    /// It was no session, but a request to cancel another one's query.
+    CancelRequest,
 }
 
 impl EndReason {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::ClientError,
         Self::UpstreamClosed,
@@ -92,6 +107,10 @@ impl EndReason {
         Self::NoReplica,
         Self::IdleTimeout,
         Self::Drained,
+        Self::LoginRefused,
+        Self::LoginTimeout,
+        Self::ProtocolError,
+        Self::CancelRequest,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -108,6 +127,10 @@ impl EndReason {
             Self::NoReplica => "no-replica",
             Self::IdleTimeout => "idle-timeout",
             Self::Drained => "drained",
+            Self::LoginRefused => "login-refused",
+            Self::LoginTimeout => "login-timeout",
+            Self::ProtocolError => "protocol-error",
+            Self::CancelRequest => "cancel-request",
         }
     }
 }

@@ -1,14 +1,18 @@
 //! Telling a client, in its own words, that it cannot have a session.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::admit::Place;
-use super::{Door, EndReason};
+use super::{Door, EndReason, login};
 use crate::net::Stream;
 use crate::proto::Refusal;
+use crate::proto::login::Opening;
 
 /// How long a client that speaks first may take to do so, and then to hang up.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,7 +35,18 @@ pub async fn speak(mut client: Stream, door: &Door, why: Refusal, spoken: bool, 
         let _ = end(client, EndReason::TooMany).await;
         return;
     };
-    if service.wire.client_speaks_first() && !spoken {
+    if !spoken && let Some(opening) = service.wire.opening(&mut client) {
+        // A protocol with an opening has to be heard out before it takes any words.
+        match timeout(PATIENCE, opening).await {
+            Ok(Ok(Opening::Session(_))) => {}
+            // Who has no room for one more can still be helped to end what others do.
+            Ok(Ok(Opening::Message {
+                to: Some(to),
+                words,
+            })) => return login::deliver(&to, &words, door).await,
+            _ => return,
+        }
+    } else if service.wire.client_speaks_first() && !spoken {
         // As the answer to a request: an unexpected word would be taken for the answer to the next.
         let mut first = [0; 1024];
         match timeout(PATIENCE, client.read(&mut first)).await {
@@ -45,6 +60,15 @@ pub async fn speak(mut client: Stream, door: &Door, why: Refusal, spoken: bool, 
     // Closing with a request unread would send RST, and the words would be lost on their way.
     let mut rest = client.take(DISCARDED);
     let _ = timeout(PATIENCE, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+}
+
+/// One try: a client that does not read need not be told.
+pub async fn say(client: &mut Stream, words: &[u8]) {
+    poll_fn(|cx| {
+        let _ = Pin::new(&mut *client).poll_write(cx, words);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Closes without a word.

@@ -1,12 +1,14 @@
 //! One client, from accept to its one reason to end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::admit::{Place, Ticket};
 use super::connect::{Wish, link};
 use super::metrics::Counted;
 use super::relay::{self, Outcome, Unlink};
-use super::{Door, EndReason, refuse};
+use super::table::{self, Stage};
+use super::{Door, EndReason, login, refuse};
 use crate::net::Stream;
 use crate::proto::Refusal;
 
@@ -30,7 +32,7 @@ pub fn enter(door: &Door) -> Option<Entry> {
 }
 
 /// Serves `client` until it ends. Every way out passes here or `enter` and is counted once.
-pub async fn run(client: Stream, door: Arc<Door>, entry: Entry) {
+pub async fn run(client: Stream, from: Option<SocketAddr>, door: Arc<Door>, entry: Entry) {
     let _ticket = match entry {
         Entry::Session(ticket) => ticket,
         Entry::Refusal(place) => {
@@ -38,15 +40,24 @@ pub async fn run(client: Stream, door: Arc<Door>, entry: Entry) {
         }
     };
     let _active = Counted::new(&door.metrics.active);
-    let reason = serve(client, &door).await;
+    let service = &door.service;
+    let began = service.clock.now();
+    let entered = service.table.enter(door.thread, door.role, from, began);
+    let reason = serve(client, &door, &entered.entry).await;
     door.service.metrics.ended(reason);
 }
 
-async fn serve(client: Stream, door: &Arc<Door>) -> EndReason {
+async fn serve(mut client: Stream, door: &Arc<Door>, entry: &table::Entry) -> EndReason {
     let service = &door.service;
+    let opening = match login::open(&mut client, door).await {
+        Ok(opening) => opening,
+        Err(reason) => return refuse::end(client, reason).await,
+    };
+    let spoken = !opening.is_empty();
     let mut wish = Wish {
         client,
         pending: None,
+        spoken,
         patience: None,
     };
     loop {
@@ -56,7 +67,15 @@ async fn serve(client: Stream, door: &Arc<Door>) -> EndReason {
             Err(reason) => return reason,
         };
         let patience = linked.patience;
-        match relay::run(linked.session, door).await {
+        entry.set_endpoint(Some(linked.session.place.endpoint().clone()));
+        entry.set_stage(Stage::LoggingIn);
+        let outcome = match login::run(linked.session, &opening, door).await {
+            Ok(session) => relay::run(session, door, entry).await,
+            Err(outcome) => outcome,
+        };
+        entry.set_endpoint(None);
+        entry.set_stage(Stage::Waiting);
+        match outcome {
             Outcome::Ended(reason) => return reason,
             Outcome::Unlinked {
                 client,
@@ -69,11 +88,16 @@ async fn serve(client: Stream, door: &Arc<Door>) -> EndReason {
                     .as_ref()
                     .is_some_and(|p| service.clock.now() >= p.deadline)
                 {
+                    if service.wire.logs_in() {
+                        refuse::tell(client, door, Refusal::NoPrimary, spoken).await;
+                        return EndReason::UpstreamClosed;
+                    }
                     return refuse::end(client, EndReason::UpstreamClosed).await;
                 }
                 wish = Wish {
                     client,
                     pending,
+                    spoken,
                     patience,
                 };
             }

@@ -1,7 +1,7 @@
 //! What a monitor counts and shows of one service.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Gauge, Histogram};
 
@@ -49,6 +49,11 @@ pub const DESCRIBED: &[Described] = &[
         "How far the endpoint is behind the primary; NaN when not known",
     ),
     Described(
+        "pilotfish_endpoint_lag_seconds",
+        Kind::Gauge,
+        "How far the endpoint is behind the primary; NaN when not known",
+    ),
+    Described(
         "pilotfish_sentinels_connected",
         Kind::Gauge,
         "Sentinels that answer",
@@ -57,7 +62,7 @@ pub const DESCRIBED: &[Described] = &[
 
 /// The causes that come with a primary. Their counters begin at 0, so that the first one shows in
 /// a rate.
-const SWITCHES: [Cause; 7] = [
+const SWITCHES: [Cause; 9] = [
     Cause::Proven,
     Cause::Announced,
     Cause::Promoted,
@@ -65,6 +70,8 @@ const SWITCHES: [Cause; 7] = [
     Cause::Majority,
     Cause::Returned,
     Cause::Reachable,
+    Cause::Successor,
+    Cause::Preferred,
 ];
 
 /// Servers of a cluster that renews itself come with ever new addresses, and a metric never
@@ -87,18 +94,56 @@ pub struct MonitorMetrics {
     sentinels: Option<(Gauge, usize)>,
 }
 
+/// The metrics of a monitor, until they are ended: a service that is replaced must not go on telling, nor
+/// take back what its successor says.
+#[derive(Clone)]
+pub struct SharedMetrics {
+    pub probe_seconds: Histogram,
+    shared: Arc<Mutex<Option<MonitorMetrics>>>,
+}
+
+impl SharedMetrics {
+    pub fn new(registry: &Registry, service: &str) -> Self {
+        let metrics = MonitorMetrics::new(registry, service);
+        Self {
+            probe_seconds: metrics.probe_seconds.clone(),
+            shared: Arc::new(Mutex::new(Some(metrics))),
+        }
+    }
+
+    /// Does nothing once they have ended.
+    pub fn with(&self, tell: impl FnOnce(&mut MonitorMetrics)) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.as_mut().map(tell);
+    }
+
+    /// Shows that nothing is watched any more, and nothing after that.
+    pub fn end(&self) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.take();
+    }
+}
+
 /// What was last shown under one label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     up: bool,
-    lag: Option<u64>,
+    lag: Lag,
 }
+
+/// In bytes, and in seconds: whatever the database counts.
+type Lag = [Option<u64>; 2];
+
+const LAGS: [&str; 2] = [
+    "pilotfish_endpoint_lag_bytes",
+    "pilotfish_endpoint_lag_seconds",
+];
 
 struct Shown {
     seen: Seen,
     up: Gauge,
     /// Made when there is something to show.
-    lag: Option<Gauge>,
+    lag: [Option<Gauge>; 2],
 }
 
 impl MonitorMetrics {
@@ -159,9 +204,10 @@ impl MonitorMetrics {
     fn show_endpoints(&mut self, nodes: &[NodeReport]) {
         let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
         for node in nodes {
-            let (up, lag) = (node.up, node.lag_bytes);
+            let (up, lag) = (node.up, [node.lag_bytes, node.lag_seconds]);
             // The worst lag, of those that share a label.
-            let one = |s: &mut Seen| (s.up, s.lag) = (s.up || up, s.lag.max(lag));
+            let worst = |a: Lag, b: Lag| [a[0].max(b[0]), a[1].max(b[1])];
+            let one = |s: &mut Seen| (s.up, s.lag) = (s.up || up, worst(s.lag, lag));
             let label = self.label(&node.address);
             seen.entry(label)
                 .and_modify(one)
@@ -176,7 +222,7 @@ impl MonitorMetrics {
                 label,
                 Seen {
                     up: false,
-                    lag: None,
+                    lag: Lag::default(),
                 },
             );
         }
@@ -191,13 +237,15 @@ impl MonitorMetrics {
             return;
         }
         let up = self.gauge("pilotfish_endpoint_up", &label);
-        let lag = self.gauge_if(seen.lag.is_some(), "pilotfish_endpoint_lag_bytes", &label);
+        let lag = [0, 1].map(|n| self.gauge_if(seen.lag[n].is_some(), LAGS[n], &label));
         let shown = self.endpoints.entry(label).or_insert(Shown {
             seen,
             up,
-            lag: None,
+            lag: [None, None],
         });
-        shown.lag = lag.or(shown.lag.take());
+        for (before, now) in shown.lag.iter_mut().zip(lag) {
+            *before = now.or(before.take());
+        }
         shown.set(seen);
     }
 
@@ -238,9 +286,11 @@ impl Shown {
     fn set(&mut self, seen: Seen) {
         self.seen = seen;
         self.up.set(f64::from(u8::from(seen.up)));
-        if let Some(lag) = &self.lag {
-            // A metric cannot be taken back, and 0 would be a lie.
-            lag.set(seen.lag.map_or(f64::NAN, float));
+        for (gauge, lag) in self.lag.iter().zip(seen.lag) {
+            if let Some(gauge) = gauge {
+                // A metric cannot be taken back, and 0 would be a lie.
+                gauge.set(lag.map_or(f64::NAN, float));
+            }
         }
     }
 }

@@ -7,6 +7,8 @@
 
 pub mod backoff;
 pub mod metrics;
+pub mod pin;
+pub mod probers;
 pub mod report;
 pub mod run;
 

@@ -30,6 +30,18 @@ pub enum Trouble {
     Conflict { addrs: Vec<Addr> },
     /// No server says it is the primary.
     NoPrimary,
+    /// An operator has said who is primary.
+    Pinned {
+        addr: Addr,
+        /// Whom the monitor would have published.
+        instead_of: Option<Addr>,
+    },
+    /// No server is fit to write to.
+    NoneFit,
+    /// Servers that should be one cluster are not.
+    Parted { addrs: Vec<Addr>, how: &'static str },
+    /// A server must not be taken for what it says it is.
+    Stray { addr: Addr, why: String },
     /// A source refuses us or talks nonsense.
     Source { name: String, why: String },
 }
@@ -68,6 +80,16 @@ impl fmt::Display for Trouble {
             Self::Fenced { why } => write!(f, "writes are held: {why}"),
             Self::Conflict { addrs } => write!(f, "several masters: {}", list(addrs)),
             Self::NoPrimary => f.write_str("no server says it is master"),
+            Self::Pinned { addr, instead_of } => {
+                write!(f, "pinned to {addr} by an operator")?;
+                match instead_of {
+                    Some(other) => write!(f, " instead of {other}"),
+                    None => Ok(()),
+                }
+            }
+            Self::NoneFit => f.write_str("no server is fit to write to"),
+            Self::Parted { addrs, how } => write!(f, "{how}: {}", list(addrs)),
+            Self::Stray { addr, why } => write!(f, "{addr} is refused: {why}"),
             Self::Source { name, why } => write!(f, "{name}: {why}"),
         }
     }
@@ -83,6 +105,9 @@ pub struct NodeReport {
     /// Behind the primary, in bytes of its replication stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<u64>,
+    /// Behind the primary, in seconds, where the database counts those.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<u64>,
     /// Why it is not fit, or what it said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

@@ -6,10 +6,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use super::metrics::MonitorMetrics;
+use super::metrics::SharedMetrics;
+use super::pin::{self, PinReceiver};
 use super::{Judge, Report, Verdict};
 use crate::addr::Addr;
 use crate::clock::{Clock, Moment};
+use crate::events::{Entry, Events};
 use crate::gate::{Gate, HoldReason};
 use crate::net::dial::Dialer;
 use crate::topology::cell::{Published, TopologyWriter};
@@ -30,7 +32,13 @@ pub struct Publisher {
     pub writer: TopologyWriter,
     pub gate: Arc<Gate>,
     pub report: watch::Sender<Arc<Report>>,
-    pub metrics: MonitorMetrics,
+    pub metrics: SharedMetrics,
+    pub events: Arc<Events>,
+    pub pin: PinReceiver,
+    /// Whether the last verdict was an operator's.
+    pub pinned: bool,
+    /// Whether this one is, or ends such a time.
+    pub by_hand: bool,
 }
 
 impl Publisher {
@@ -39,8 +47,12 @@ impl Publisher {
     pub fn publish(&mut self, clock: &Clock, verdict: &Verdict) {
         for note in &verdict.notes {
             info!(service = %self.service, "{note}");
+            self.record("note", note.clone());
         }
         if verdict.fence {
+            if !self.gate.holds(HoldReason::Fence) {
+                self.record("fenced", "writes are held: the primary is being replaced");
+            }
             self.gate.hold(HoldReason::Fence);
         }
         let now = clock.now();
@@ -57,15 +69,39 @@ impl Publisher {
             }
         };
         if !verdict.fence && !refused {
+            if self.gate.holds(HoldReason::Fence) {
+                self.record("fence-over", "writes go on");
+            }
             self.gate.release(HoldReason::Fence);
         }
         self.update_report(verdict, now);
-        self.metrics.show(verdict);
+        self.metrics.with(|metrics| metrics.show(verdict));
+    }
+
+    fn record(&self, event: &'static str, message: impl Into<String>) {
+        self.events.record(Entry::of(&self.service, event, message));
+    }
+
+    /// Puts an operator's word over the verdict, if there is one.
+    fn overrule(&mut self, verdict: &mut Verdict) {
+        let pin = self.pin.borrow_and_update().clone();
+        if let Some(pin) = &pin {
+            pin::overrule(verdict, pin);
+        }
+        self.by_hand = pin.is_some() || std::mem::replace(&mut self.pinned, pin.is_some());
+    }
+
+    /// Completes when an operator has said or undone something. Cancel safe.
+    async fn pin_changed(&mut self) {
+        if self.pin.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn announce(&self, verdict: &Verdict, published: &Published, now: Moment) {
         let (before, after) = (&published.before, &published.after);
-        self.metrics.published(after.generation);
+        self.metrics
+            .with(|metrics| metrics.published(after.generation));
         if before.primary_addr() == after.primary_addr() && after.primary.is_some() {
             return;
         }
@@ -75,20 +111,36 @@ impl Publisher {
             .map_or_else(|| "-".to_owned(), |t| t.0.to_string());
         match after.primary_addr() {
             Some(primary) => {
-                self.metrics.switched(after.cause.as_str());
-                self.metrics.switch_seconds.record(took.as_secs_f64());
+                self.metrics
+                    .with(|metrics| metrics.switched(after.cause.as_str()));
+                // How long it took says something only where evidence decided.
+                if !self.by_hand {
+                    self.metrics
+                        .with(|m| m.switch_seconds.record(took.as_secs_f64()));
+                }
+                let generation = after.generation.0;
+                let (cause, ms) = (after.cause, took.as_millis());
+                let message = format!(
+                    "new primary {primary}: {cause}, generation {generation}, term {term}, \
+                     {ms} ms after the evidence"
+                );
+                self.record("primary", message);
                 info!(
                     event = "primary", service = %self.service, %primary, %term,
                     generation = after.generation.0, cause = %after.cause,
                     took_ms = took.as_secs_f64() * 1e3, "new primary"
                 );
             }
-            None => warn!(
-                event = "no-primary", service = %self.service, %term,
-                generation = after.generation.0, cause = %after.cause,
-                was = before.primary_addr().map(tracing::field::display),
-                "no primary, holding"
-            ),
+            None => {
+                warn!(
+                    event = "no-primary", service = %self.service, %term,
+                    generation = after.generation.0, cause = %after.cause,
+                    was = before.primary_addr().map(tracing::field::display),
+                    "no primary, holding"
+                );
+                let message = format!("no primary: {}, clients are held", after.cause);
+                self.record("no-primary", message);
+            }
         }
     }
 
@@ -100,6 +152,7 @@ impl Publisher {
             .filter(|t| !before.troubles.contains(t))
         {
             warn!(event = "trouble", service = %self.service, "{trouble}");
+            self.record("trouble", trouble.to_string());
         }
         for trouble in before
             .troubles
@@ -107,6 +160,7 @@ impl Publisher {
             .filter(|t| !verdict.troubles.contains(t))
         {
             info!(event = "trouble-over", service = %self.service, "over: {trouble}");
+            self.record("trouble-over", trouble.to_string());
         }
         self.report.send_replace(Arc::new(Report {
             at: now,
@@ -131,8 +185,9 @@ pub async fn drive<J: Judge>(
     /// A judge that wants to be called again at once must not starve the control thread.
     const SOONEST: Duration = Duration::from_millis(1);
     loop {
-        let verdict = judge.judge(clock.now());
+        let mut verdict = judge.judge(clock.now());
         act(&verdict);
+        publisher.overrule(&mut verdict);
         publisher.publish(clock, &verdict);
         let recheck = async {
             match verdict.recheck {
@@ -149,6 +204,7 @@ pub async fn drive<J: Judge>(
                 None => return,
             },
             () = recheck => continue,
+            () = publisher.pin_changed() => continue,
         }
         // Whatever else is waiting belongs to the same picture.
         while let Ok(observation) = seen.try_recv() {

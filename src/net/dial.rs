@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_tcp_congestion;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::sleep;
 
 use super::Stream;
+use super::local::LocalStream;
 use super::resolve::{ResolveError, Resolver};
 use super::tls::{Connector, TlsError};
 use crate::addr::Addr;
@@ -72,6 +75,8 @@ impl Dialer {
                 let stream = UnixStream::connect(path)
                     .await
                     .map_err(DialError::Connect)?;
+                let stream = stream.into_std().map_err(DialError::Connect)?;
+                let stream = LocalStream::new(stream.into()).map_err(DialError::Connect)?;
                 return Ok(Stream::Unix(stream));
             }
             Addr::Ip(addr) => self.connect(*addr).await?,
@@ -102,6 +107,7 @@ impl Dialer {
         // A socket without these still carries bytes; a dead peer is then noticed later.
         let _ = socket.set_nodelay(true);
         let _ = keep_alive(&SockRef::from(&socket), self.keepalive);
+        lighten(&socket, addr);
         socket.connect(addr).await.map_err(DialError::Connect)
     }
 }
@@ -111,6 +117,16 @@ impl Dialer {
 pub async fn later(wait: impl Future<Output = ()>) {
     tokio::task::yield_now().await;
     wait.await;
+}
+
+/// Between two processes of one host there is no network to be fair to: a socket of a loopback address
+/// takes the congestion control with the least to compute per packet (the system's default may be one
+/// that paces). Sockets accepted by a listener have the listener's.
+pub fn lighten(socket: impl AsFd, addr: SocketAddr) {
+    if addr.ip().is_loopback() {
+        // Always there and allowed to everybody; without it the connection is only dearer.
+        let _ = set_tcp_congestion(socket, "reno");
+    }
 }
 
 /// Makes a dead peer noticed: an idle one after twice `period`, one that owes an acknowledgement

@@ -1,16 +1,18 @@
 //! Listening sockets: bound once, shared with every data thread.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::unlink;
 use socket2::{Domain, SockRef, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 use super::Stream;
-use super::dial::keep_alive;
+use super::dial::{keep_alive, lighten};
+use super::local::LocalListener;
 use crate::addr::Addr;
 
 const BACKLOG: i32 = 4096;
@@ -82,6 +84,23 @@ impl Bound {
         }
     }
 
+    /// Makes the sockets follow `options`, where they can: an address that is listened on stays so
+    /// without a break when its service changes.
+    pub fn adjust(&self, options: ListenOptions) {
+        for socket in &self.sockets {
+            match &self.path {
+                None => {
+                    // A socket that does not take it keeps what it had.
+                    let _ = keep_alive(&SockRef::from(socket), options.keepalive);
+                }
+                Some(path) => {
+                    let mode = std::fs::Permissions::from_mode(options.socket_mode);
+                    let _ = std::fs::set_permissions(path, mode);
+                }
+            }
+        }
+    }
+
     /// The socket for one data thread.
     ///
     /// # Errors
@@ -117,7 +136,7 @@ impl ThreadSocket {
     /// When the runtime cannot take it.
     pub fn into_listener(self) -> io::Result<Listener> {
         Ok(if self.unix {
-            Listener::Unix(UnixListener::from_std(self.socket.into())?)
+            Listener::Unix(LocalListener::new(self.socket.into())?)
         } else {
             Listener::Tcp(TcpListener::from_std(self.socket.into())?)
         })
@@ -128,7 +147,7 @@ impl ThreadSocket {
 #[derive(Debug)]
 pub enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(LocalListener),
 }
 
 impl Listener {
@@ -137,16 +156,27 @@ impl Listener {
     /// # Errors
     /// Never a reason to stop listening: see `data::listener`.
     pub async fn accept(&self) -> io::Result<Stream> {
+        Ok(self.accept_from().await?.0)
+    }
+
+    /// As [`Listener::accept`], with the client's address, which on a Unix socket nobody has.
+    ///
+    /// # Errors
+    /// As [`Listener::accept`].
+    pub async fn accept_from(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
-            Self::Tcp(listener) => Ok(Stream::Tcp(listener.accept().await?.0)),
-            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Some(from)))
+            }
+            Self::Unix(listener) => Ok((Stream::Unix(listener.accept().await?), None)),
         }
     }
 }
 
 /// Fails when somebody listens there already; with SO_REUSEPORT two sidecars would silently share the
 /// clients.
-fn bind_alone(addr: std::net::SocketAddr) -> io::Result<()> {
+fn bind_alone(addr: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -163,7 +193,7 @@ fn taken_or(addr: &Addr, source: io::Error) -> ListenError {
     }
 }
 
-fn bind_tcp(addr: std::net::SocketAddr, keepalive: Duration) -> io::Result<Socket> {
+fn bind_tcp(addr: SocketAddr, keepalive: Duration) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -172,6 +202,7 @@ fn bind_tcp(addr: std::net::SocketAddr, keepalive: Duration) -> io::Result<Socke
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     keep_alive(&SockRef::from(&socket), keepalive)?;
+    lighten(&socket, addr);
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)

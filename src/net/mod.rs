@@ -3,6 +3,7 @@
 pub mod dial;
 pub mod fds;
 pub mod listen;
+pub mod local;
 pub mod resolve;
 pub mod stream;
 pub mod tls;

@@ -5,15 +5,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+
+use super::local::{self, LocalStream};
 
 /// A connected byte stream, to a client or to a server.
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    Unix(LocalStream),
     /// Boxed: its buffers would make every plain session pay for it.
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -23,7 +26,7 @@ impl Stream {
     pub fn plain_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tcp(s) => Some(s.as_fd()),
-            Self::Unix(s) => Some(s.as_fd()),
+            Self::Unix(s) => s.fd(),
             Self::Tls(_) => None,
         }
     }
@@ -49,7 +52,7 @@ impl Stream {
         }
     }
 
-    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(s) => s.poll_write_ready(cx),
             Self::Unix(s) => s.poll_write_ready(cx),
@@ -63,35 +66,28 @@ impl Stream {
     /// It watches a duplicate of the descriptor: looking past unread data means to forget that there
     /// is some, and the stream itself must not forget it.
     pub async fn peer_gone(&self) {
-        let Some(watch) = self.duplicate() else {
+        let watch = self.any_fd().and_then(|fd| fd.try_clone_to_owned().ok());
+        let Some(Ok(watch)) = watch.map(|fd| local::watch(fd, Interest::READABLE)) else {
             // No descriptor to spare: the end is then noticed when the client is served.
             return std::future::pending().await;
         };
         loop {
-            let ready = match &watch {
-                Self::Tcp(s) => s.ready(Interest::READABLE).await,
-                Self::Unix(s) => s.ready(Interest::READABLE).await,
-                Self::Tls(s) => s.get_ref().0.ready(Interest::READABLE).await,
+            let Ok(mut ready) = watch.readable().await else {
+                return;
             };
-            if ready.map_or(true, |r| r.is_read_closed() || r.is_error()) {
+            if ready.ready().is_read_closed() || ready.ready().is_error() {
                 return;
             }
             // Data is waiting; only a later event can be the end.
-            let blocked = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-            let _ = watch.try_io(Interest::READABLE, blocked);
+            ready.clear_ready();
         }
     }
 
-    fn duplicate(&self) -> Option<Self> {
-        let fd = match self {
-            Self::Tcp(s) => s.as_fd(),
-            Self::Unix(s) => s.as_fd(),
-            Self::Tls(s) => s.get_ref().0.as_fd(),
-        };
-        let fd = fd.try_clone_to_owned().ok()?;
+    fn any_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Unix(_) => UnixStream::from_std(fd.into()).ok().map(Self::Unix),
-            Self::Tcp(_) | Self::Tls(_) => TcpStream::from_std(fd.into()).ok().map(Self::Tcp),
+            Self::Tcp(s) => Some(s.as_fd()),
+            Self::Unix(s) => s.fd(),
+            Self::Tls(s) => Some(s.get_ref().0.as_fd()),
         }
     }
 
@@ -99,14 +95,9 @@ impl Stream {
     pub fn discard_received(&self, limit: usize) {
         let mut scratch = [0_u8; 4096];
         let mut left = limit;
-        while left > 0 {
-            let read = match self {
-                Self::Tcp(s) => s.try_read(&mut scratch),
-                Self::Unix(s) => s.try_read(&mut scratch),
-                Self::Tls(s) => s.get_ref().0.try_read(&mut scratch),
-            };
-            match read {
-                Ok(n) if n > 0 => left = left.saturating_sub(n),
+        while let Some(fd) = self.any_fd().filter(|_| left > 0) {
+            match rustix::net::recv(fd, &mut scratch, RecvFlags::DONTWAIT) {
+                Ok((n, _)) if n > 0 => left = left.saturating_sub(n),
                 _ => return,
             }
         }
@@ -114,12 +105,8 @@ impl Stream {
 
     /// The error the socket met while nobody was looking.
     pub fn take_error(&self) -> Option<io::Error> {
-        let taken = match self {
-            Self::Tcp(s) => s.take_error(),
-            Self::Unix(s) => s.take_error(),
-            Self::Tls(s) => s.get_ref().0.take_error(),
-        };
-        taken.ok().flatten()
+        let error = rustix::net::sockopt::socket_error(self.any_fd()?);
+        error.ok()?.err().map(io::Error::from)
     }
 }
 

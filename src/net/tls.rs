@@ -118,6 +118,11 @@ impl Connector {
         })
     }
 
+    /// Whether connections are to be encrypted.
+    pub fn is_on(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// The handshake, if there is to be one. `server_name` is the node's own name and goes before
     /// the service's, which goes before the address' host. Cancel safe: dropping closes.
     ///

@@ -171,6 +171,7 @@ impl FixedJudge {
             role,
             up: role == "up",
             lag_bytes: None,
+            lag_seconds: None,
             detail,
         }
     }
@@ -228,6 +229,7 @@ impl Judge for FixedJudge {
             recheck: Some(now + EAGER),
             notes: Vec::new(),
             conclusion: Conclusion {
+                leaving: None,
                 primary,
                 term: None,
                 cause,
@@ -250,6 +252,7 @@ mod tests {
         let node = |n| NodeSpec {
             addr: addr(n),
             server_name: None,
+            region: None,
         };
         let mut judge = FixedJudge::new(&StaticSpec {
             nodes: (0..3).map(node).collect(),

@@ -3,23 +3,33 @@
 //! A protocol is a folder here and one line in [`PROTOCOLS`].
 
 pub mod fixed;
+pub mod login;
+pub mod mysql;
+pub mod postgres;
 pub mod redis;
 pub mod spec;
 pub mod tcp;
+pub mod track;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
 
+use self::login::{ConveyFuture, Ends, LoginFuture, OpeningFuture, ServerEnd};
+use self::track::Farewell;
 use crate::monitor::Watcher;
+use crate::net::Stream;
 use crate::net::dial::Dialer;
 use crate::net::tls::TlsError;
+use crate::topology::Endpoint;
 pub use spec::{Discovery, ProtocolKind, ServiceSpec};
 
 /// The protocols there are.
-pub static PROTOCOLS: [&dyn Protocol; 2] = [&redis::Redis, &tcp::Tcp];
+pub static PROTOCOLS: [&dyn Protocol; 4] =
+    [&redis::Redis, &mysql::Mysql, &postgres::Postgres, &tcp::Tcp];
 
 /// A wire protocol: makes a [`Wire`] for each service that speaks it.
 pub trait Protocol: Sync + 'static {
@@ -75,6 +85,43 @@ pub trait Wire: Send + Sync {
     /// Whether the client speaks first. Then a refusal waits for its first bytes, so that it is the
     /// answer to a request and not an unexpected word.
     fn client_speaks_first(&self) -> bool;
+
+    /// Reads what a client says before it can be given a server, and answers what can be answered
+    /// without one. `None`: there is nothing to be said.
+    fn opening<'a>(&'a self, client: &'a mut Stream) -> Option<OpeningFuture<'a>> {
+        let _ = client;
+        None
+    }
+
+    /// Whether sessions begin with [`Wire::login`]. TLS to the server is then a part of it, and
+    /// connections are dialled without.
+    fn logs_in(&self) -> bool {
+        false
+    }
+
+    /// Logs a client in on a server. `None`: bytes are just passed on, from the first on.
+    fn login<'a>(&'a self, ends: &'a mut Ends<'_>) -> Option<LoginFuture<'a>> {
+        let _ = ends;
+        None
+    }
+
+    /// What a client hears whose login has to end, between two messages of it. `None`: it just hears the
+    /// end of the connection.
+    fn login_ended(&self, why: Farewell) -> Option<Bytes> {
+        let _ = why;
+        None
+    }
+
+    /// Says the words of an [`login::Opening::Message`] to the server they are for, which was dialled for
+    /// them.
+    fn convey<'a>(
+        &'a self,
+        server: &'a mut ServerEnd<'_>,
+        (endpoint, words): (&'a Endpoint, &'a [u8]),
+    ) -> ConveyFuture<'a> {
+        let _ = endpoint;
+        Box::pin(server.write_all(words))
+    }
 
     /// Whether a server that ends its sending side may still read. For request-and-answer protocols
     /// the end of the server's side is the end of the session.

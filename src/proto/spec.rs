@@ -14,15 +14,19 @@ pub use crate::topology::pick::Fallback as ReplicaFallback;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolKind {
     Redis,
+    Mysql,
+    Postgres,
     Tcp,
 }
 
 impl ProtocolKind {
-    pub const ALL: [Self; 2] = [Self::Redis, Self::Tcp];
+    pub const ALL: [Self; 4] = [Self::Redis, Self::Mysql, Self::Postgres, Self::Tcp];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Redis => "redis",
+            Self::Mysql => "mysql",
+            Self::Postgres => "postgres",
             Self::Tcp => "tcp",
         }
     }
@@ -33,6 +37,8 @@ impl ProtocolKind {
 pub struct ServiceSpec {
     pub name: Arc<str>,
     pub protocol: ProtocolKind,
+    /// The region this sidecar is in.
+    pub region: Option<Arc<str>>,
     /// Counts for `/healthz`.
     pub required: bool,
     pub listen: ListenSpec,
@@ -40,6 +46,18 @@ pub struct ServiceSpec {
     pub discovery: Discovery,
     /// TLS to the databases; clients on this host stay plaintext.
     pub tls: TlsSettings,
+    /// What a MySQL client hears whose request is in flight when its session must close.
+    pub in_flight: InFlight,
+}
+
+/// What happens to a request in flight when its session must close.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InFlight {
+    /// The connection ends. WordPress' `wpdb` takes that for "never sent" and sends it again.
+    #[default]
+    Close,
+    /// An error in answer to it, then the end: it may have been carried out, and nobody repeats it.
+    Error,
 }
 
 /// Where clients connect.
@@ -73,6 +91,12 @@ pub enum Discovery {
     Sentinel(SentinelSpec),
     /// Redis without sentinels: the node whose ROLE is master.
     Redis(RedisSpec),
+    /// The nodes of a Galera or Percona XtraDB cluster: one writer, which all sidecars agree on.
+    Galera(GaleraSpec),
+    /// Asynchronous replication: the server that is not read-only.
+    Mysql(MysqlSpec),
+    /// Streaming replication: the server that is not in recovery.
+    Postgres(PostgresSpec),
     /// The first node that accepts a connection.
     Static(StaticSpec),
 }
@@ -82,6 +106,9 @@ impl Discovery {
         match self {
             Self::Sentinel(_) => "sentinel",
             Self::Redis(_) => "redis",
+            Self::Galera(_) => "galera",
+            Self::Mysql(_) => "mysql",
+            Self::Postgres(_) => "postgres",
             Self::Static(_) => "static",
         }
     }
@@ -136,6 +163,54 @@ pub struct NodeSpec {
     pub addr: Addr,
     /// The name its certificate must carry, where it is not the address' host.
     pub server_name: Option<String>,
+    /// The region it is in.
+    pub region: Option<String>,
+}
+
+/// How servers are probed that are asked in SQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeSpec {
+    pub interval: Duration,
+    /// A probe that takes longer has failed.
+    pub timeout: Duration,
+    /// How many good answers in a row make a server fit that was not.
+    pub rise: u32,
+    /// How many missing answers in a row make one unfit that was fit.
+    pub fall: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GaleraSpec {
+    /// In the order in which they are to be the writer, within a region.
+    pub nodes: Vec<NodeSpec>,
+    pub credentials: Credentials,
+    pub probe: ProbeSpec,
+    /// For how long a better node has to be fit before it takes over from a writer that is.
+    pub failback_after: Duration,
+    /// Whether a node that feeds another one (a donor) may be the writer.
+    pub accept_donor: bool,
+    /// Transactions waiting to be applied, above which a node gets no reads.
+    pub max_recv_queue: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MysqlSpec {
+    pub nodes: Vec<NodeSpec>,
+    pub credentials: Credentials,
+    pub probe: ProbeSpec,
+    /// A replica that is further behind gets no reads.
+    pub max_lag: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresSpec {
+    pub nodes: Vec<NodeSpec>,
+    pub credentials: Credentials,
+    /// The database that probes connect to.
+    pub database: String,
+    pub probe: ProbeSpec,
+    /// A replica that is further behind gets no reads, in bytes of WAL.
+    pub max_lag: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

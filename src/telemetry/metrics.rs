@@ -1,6 +1,7 @@
 //! Metric handles and their text form. No global recorder: whoever counts gets a handle.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
@@ -22,6 +23,7 @@ const METADATA: Metadata<'static> = Metadata::new("pilotfish", Level::INFO, None
 /// Makes handles, and renders all of them.
 #[derive(Clone)]
 pub struct Registry {
+    tallies: Arc<Mutex<Vec<Tallied>>>,
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
 }
@@ -34,6 +36,7 @@ impl Registry {
             .build_recorder();
         let handle = recorder.handle();
         Self {
+            tallies: Arc::default(),
             recorder: Arc::new(recorder),
             handle,
         }
@@ -50,6 +53,32 @@ impl Registry {
     pub fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
         self.recorder
             .register_counter(&Self::key(name, labels), &METADATA)
+    }
+
+    /// The part of a counter that thread `thread` adds to. All that have the same name and labels are
+    /// one counter.
+    pub fn tally(
+        &self,
+        name: &'static str,
+        labels: &[(&'static str, &str)],
+        thread: usize,
+    ) -> Arc<Tally> {
+        let key = Self::key(name, labels);
+        let mut all = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = all.iter().position(|tallied| tallied.key == key);
+        let at = at.unwrap_or_else(|| {
+            all.push(Tallied {
+                counter: self.recorder.register_counter(&key, &METADATA),
+                key,
+                parts: Vec::new(),
+            });
+            all.len() - 1
+        });
+        let parts = &mut all[at].parts;
+        if parts.len() <= thread {
+            parts.resize_with(thread + 1, Arc::default);
+        }
+        parts[thread].clone()
     }
 
     pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
@@ -81,6 +110,12 @@ impl Registry {
 
     /// The Prometheus text, with the process' own figures as of now.
     pub fn render(&self, process: &metrics_process::Collector) -> String {
+        let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        for tallied in tallies.iter() {
+            let sum = tallied.parts.iter().map(|part| part.get());
+            tallied.counter.absolute(sum.sum());
+        }
+        drop(tallies);
         metrics::with_local_recorder(&*self.recorder, || process.collect());
         self.handle.render()
     }
@@ -88,6 +123,31 @@ impl Registry {
     /// To be called every [`UPKEEP`].
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
+    }
+}
+
+/// A counter that is the sum of its parts.
+struct Tallied {
+    key: Key,
+    counter: Counter,
+    parts: Vec<Arc<Tally>>,
+}
+
+/// What one thread has counted. A counter that several threads add to makes each wait for the others'
+/// processor; this one costs as much as a variable.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    /// Only from the thread that it belongs to.
+    pub fn add(&self, n: u64) {
+        let before = self.0.load(Ordering::Relaxed);
+        self.0.store(before.wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -3,6 +3,7 @@
 //! `surface` is what may be seen of the process, `health` judges it, `http` answers with it; `serve`
 //! and `problem` are HTTP as the admin socket speaks it too.
 
+pub mod agent;
 pub mod health;
 pub mod http;
 pub mod log;

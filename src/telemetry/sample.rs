@@ -11,6 +11,7 @@ use super::view::ServiceView;
 use crate::addr::Addr;
 use crate::clock::Clock;
 use crate::data::admit::Limit;
+use crate::data::table::Table;
 use crate::drain::Drain;
 use crate::gate::Gate;
 use crate::monitor::Report;
@@ -45,6 +46,7 @@ impl Sample {
             gate: gate.clone(),
             sessions: Limit::new(10),
             held: Limit::new(10),
+            table: Table::new(1),
         };
         let identity = Identity {
             name: "app-01".into(),
@@ -67,6 +69,7 @@ impl Sample {
 
     pub fn publish(&mut self, primary: Option<Addr>, cause: Cause) {
         let conclusion = Conclusion {
+            leaving: None,
             primary,
             term: Some(Term(7)),
             cause,

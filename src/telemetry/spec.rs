@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct HttpSpec {
     /// Empty: nothing is served.
     pub listen: Vec<SocketAddr>,
+    /// Where HAProxy's agent-check is answered.
+    pub agent: Option<SocketAddr>,
     /// How long a required service may be without primary before health says so with 503.
     pub unhealthy_after: Duration,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::Gauge;
 use metrics_process::Collector;
 
@@ -46,6 +46,10 @@ pub struct Surface {
     pub clock: Clock,
     drain: Arc<Drain>,
     shown: ArcSwap<Shown>,
+    /// The config's text, without secrets.
+    config_text: ArcSwap<String>,
+    /// Why the last reload was not followed.
+    config_error: ArcSwapOption<String>,
     registry: Registry,
     process: Collector,
     health_status: Gauge,
@@ -79,6 +83,8 @@ impl Surface {
             clock,
             drain,
             shown: ArcSwap::from_pointee(shown),
+            config_text: ArcSwap::default(),
+            config_error: ArcSwapOption::empty(),
             registry,
             process,
             health_status,
@@ -88,6 +94,24 @@ impl Surface {
     /// Shows other services from now on.
     pub fn show(&self, shown: Shown) {
         self.shown.store(Arc::new(shown));
+    }
+
+    /// Shows another config, whose secrets have been blotted out.
+    pub fn set_config_text(&self, masked: String) {
+        self.config_text.store(Arc::new(masked));
+    }
+
+    pub fn config_text(&self) -> Arc<String> {
+        self.config_text.load_full()
+    }
+
+    /// Shows why the file's newest state is not followed; `None`: it is.
+    pub fn set_config_error(&self, why: Option<String>) {
+        self.config_error.store(why.map(Arc::new));
+    }
+
+    pub fn config_error(&self) -> Option<Arc<String>> {
+        self.config_error.load_full()
     }
 
     pub fn shown(&self) -> Arc<Shown> {

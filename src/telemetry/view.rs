@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::data::admit::Limit;
+use crate::data::table::Table;
 use crate::gate::Gate;
 use crate::monitor::Report;
 use crate::topology::cell::TopologyReader;
@@ -23,4 +24,5 @@ pub struct ServiceView {
     /// Sessions now, held ones included.
     pub sessions: Arc<Limit>,
     pub held: Arc<Limit>,
+    pub table: Arc<Table>,
 }

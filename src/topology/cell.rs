@@ -126,6 +126,7 @@ mod tests {
         let signal = Signal::new(crossings(1));
         let (mut writer, reader) = cell(signal.clone(), Moment::default());
         let conclusion = Conclusion {
+            leaving: None,
             primary: Some("10.0.0.1:6379".parse().unwrap()),
             term: Some(Term(1)),
             cause: Cause::Proven,

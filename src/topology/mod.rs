@@ -120,10 +120,16 @@ pub enum Cause {
     Refreshed,
     /// The first server of the list that accepts connections is another one.
     Reachable,
+    /// An operator said so.
+    Pinned,
+    /// The primary is not fit any more, and this is the next server that is.
+    Successor,
+    /// A server that is preferred has been fit for long enough.
+    Preferred,
 }
 
 impl Cause {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Start,
         Self::Proven,
         Self::Announced,
@@ -138,6 +144,9 @@ impl Cause {
         Self::Returned,
         Self::Refreshed,
         Self::Reachable,
+        Self::Pinned,
+        Self::Successor,
+        Self::Preferred,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -156,6 +165,9 @@ impl Cause {
             Self::Returned => "returned",
             Self::Refreshed => "refreshed",
             Self::Reachable => "reachable",
+            Self::Pinned => "pinned",
+            Self::Successor => "successor",
+            Self::Preferred => "preferred",
         }
     }
 }
@@ -178,8 +190,18 @@ pub struct Topology {
     /// Whether there ever was a primary.
     pub proven: bool,
     pub primary: Option<Arc<Endpoint>>,
+    /// The primary before this one, where it is still fit and sessions may end what they began.
+    pub leaving: Option<Leaving>,
     /// Fit for reads.
     pub replicas: Arc<[Arc<Endpoint>]>,
+}
+
+/// A former primary whose sessions leave at their next transaction boundary.
+#[derive(Clone, Debug)]
+pub struct Leaving {
+    pub endpoint: Arc<Endpoint>,
+    /// Whoever is still there then is closed.
+    pub until: Moment,
 }
 
 impl Topology {
@@ -192,6 +214,7 @@ impl Topology {
             since: now,
             proven: false,
             primary: None,
+            leaving: None,
             replicas: Arc::new([]),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Endpoint, Role, Topology};
+use crate::clock::Moment;
 
 /// What a listener for reads does while no replica is fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub enum Standing {
     Right,
     /// Its endpoint is not proven now, and nothing took its place: it waits.
     Unproven,
+    /// Something else took its place, and until then it may end what it began.
+    Leaving(Moment),
     /// Something else took its place: it must leave.
     Wrong,
 }
@@ -64,7 +67,10 @@ pub fn standing(
     let is = |other: &Arc<Endpoint>| other.addr == endpoint.addr;
     let primary = match &topology.primary {
         Some(primary) if is(primary) => Standing::Right,
-        Some(_) => Standing::Wrong,
+        Some(_) => match &topology.leaving {
+            Some(leaving) if is(&leaving.endpoint) => Standing::Leaving(leaving.until),
+            _ => Standing::Wrong,
+        },
         None => Standing::Unproven,
     };
     if role == Role::Primary {
@@ -84,7 +90,6 @@ pub fn standing(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Moment;
 
     fn endpoint(n: u8) -> Arc<Endpoint> {
         Endpoint::new(format!("10.0.0.{n}:1").parse().unwrap(), None)

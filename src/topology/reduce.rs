@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Cause, Endpoint, Generation, Term, Topology};
+use super::{Cause, Endpoint, Generation, Leaving, Term, Topology};
 use crate::addr::Addr;
 use crate::clock::Moment;
 
@@ -14,6 +14,9 @@ use crate::clock::Moment;
 pub struct Conclusion {
     /// The proven primary.
     pub primary: Option<Addr>,
+    /// The former primary, while sessions may stay there until they are between transactions, and the
+    /// end of that. Only where writing to both does no harm.
+    pub leaving: Option<(Addr, Moment)>,
     pub term: Option<Term>,
     /// Why the primary is this one, or why there is none.
     pub cause: Cause,
@@ -51,9 +54,23 @@ pub fn reduce(
         .iter()
         .map(|e| &e.addr)
         .eq(&conclusion.replicas);
+    let leaving = conclusion
+        .leaving
+        .as_ref()
+        .map(|(addr, until)| (addr, *until));
+    let same_leaving = previous
+        .leaving
+        .as_ref()
+        .map(|l| (&l.endpoint.addr, l.until))
+        == leaving;
     // Without a primary the reason is all there is to say, so a new reason is a change.
     let same_cause = conclusion.primary.is_some() || previous.cause == conclusion.cause;
-    if same_primary && same_replicas && same_cause && previous.term == conclusion.term {
+    if same_primary
+        && same_leaving
+        && same_replicas
+        && same_cause
+        && previous.term == conclusion.term
+    {
         return Ok(None);
     }
     let mut endpoint = endpoint;
@@ -69,6 +86,10 @@ pub fn reduce(
         since: if same_primary { previous.since } else { now },
         proven: previous.proven || conclusion.primary.is_some(),
         primary: conclusion.primary.as_ref().map(&mut endpoint),
+        leaving: leaving.map(|(addr, until)| Leaving {
+            endpoint: endpoint(addr),
+            until,
+        }),
         replicas: conclusion.replicas.iter().map(endpoint).collect(),
     }))
 }
@@ -83,6 +104,7 @@ mod tests {
 
     fn says(primary: Option<u8>, term: u64, cause: Cause) -> Conclusion {
         Conclusion {
+            leaving: None,
             primary: primary.map(addr),
             term: Some(Term(term)),
             cause,

@@ -92,6 +92,11 @@ pub fn start(service: Service) -> Sidecar {
     Sidecar::start(binary(), config(service), Until::Healthy).unwrap()
 }
 
+/// As [`start`], with a whole config.
+pub fn start_config(config: Config) -> Sidecar {
+    Sidecar::start(binary(), config, Until::Healthy).unwrap()
+}
+
 /// Listening when this returns, with or without a primary.
 pub fn start_without_primary(service: Service) -> Sidecar {
     Sidecar::start(binary(), config(service), Until::Live).unwrap()
@@ -262,6 +267,13 @@ pub fn pilotfish(args: &[&str]) -> (Option<i32>, String) {
         output.status.code(),
         String::from_utf8_lossy(&all).into_owned(),
     )
+}
+
+/// A control command for `sidecar`.
+pub fn control(sidecar: &Sidecar, args: &[&str]) -> (Option<i32>, String) {
+    let socket = sidecar.admin_socket();
+    let socket = socket.to_str().unwrap();
+    pilotfish(&[args, &["--socket", socket]].concat())
 }
 
 /// The status of the service `cache`, as the admin socket shows it.

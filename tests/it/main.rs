@@ -7,11 +7,18 @@ mod support;
 mod kit;
 
 mod failover;
+mod galera;
 mod liars;
+mod mysql_replication;
+
+mod postgres;
 
 mod clients;
 mod hold;
 mod listeners;
+mod mysql_wire;
+mod mysql_wire_real;
+mod operate;
 mod resources;
 mod security;
 mod standalone;

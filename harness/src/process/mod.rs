@@ -26,6 +26,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("redis-benchmark", "redis-tools"),
     ("redis-cli", "redis-tools"),
     ("haproxy", "haproxy"),
+    ("mariadbd", "mariadb-server galera-4 rsync socat"),
+    ("mariadb-install-db", "mariadb-server"),
+    ("mariadb", "mariadb-client"),
     ("php", "php-cli php-redis php-nrk-predis"),
     ("named", "bind9"),
     ("knotd", "knot"),
@@ -33,6 +36,12 @@ const PACKAGES: &[(&str, &str)] = &[
     ("sqlite3", "sqlite3"),
     ("unbound", "unbound"),
     ("setpriv", "util-linux"),
+    ("postgres", "postgresql"),
+    ("initdb", "postgresql"),
+    ("pg_basebackup", "postgresql"),
+    ("psql", "postgresql-client"),
+    ("pgbench", "postgresql"),
+    ("pgbouncer", "pgbouncer"),
 ];
 
 /// Where a program is; the error says which package has it.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::mariadb::PROBE;
 use crate::ports;
 use crate::redis::{MASTER_NAME, RedisCluster};
 use crate::resp::Auth;
@@ -57,6 +58,25 @@ impl Service {
         Ok(service
             .login("", options.auth.as_ref())
             .login("sentinel_", options.sentinel_auth.as_ref()))
+    }
+
+    /// MySQL or MariaDB servers, asked as [`crate::mariadb::PROBE`]; `kind` is `galera` or `mysql`.
+    pub fn mysql(name: &str, kind: &str, nodes: &[SocketAddr]) -> Result<Self> {
+        let mut service = Self::new(name, "mysql")?
+            .discover("kind", kind)
+            .discover_all("nodes", nodes)
+            .discover("user", PROBE.user);
+        let secret = ("password_file".into(), PROBE.password.into());
+        service.secrets.push(secret);
+        Ok(service)
+    }
+
+    /// PostgreSQL on `nodes`, probed as the superuser of [`crate::postgres`].
+    pub fn postgres(name: &str, nodes: &[SocketAddr]) -> Result<Self> {
+        Ok(Self::new(name, "postgres")?
+            .discover("kind", "postgres")
+            .discover_all("nodes", nodes)
+            .discover("user", "postgres"))
     }
 
     /// A line `key = "value"` of `[[service]]`.

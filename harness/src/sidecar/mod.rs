@@ -55,7 +55,16 @@ pub fn binary() -> Result<PathBuf> {
 pub struct Sidecar {
     config: Config,
     server: Server,
+    binary: PathBuf,
     dir: scratch::Dir,
+}
+
+fn launch(binary: &Path, dir: &scratch::Dir) -> Result<Server> {
+    let mut launch = Launch::new("pilotfish", binary, &dir.join("pilotfish.log"))?;
+    let file = dir.join("proxy.toml");
+    launch.command().arg("run").arg("-c").arg(file);
+    launch.command().env("STATE_DIRECTORY", dir.join("state"));
+    launch.start()
 }
 
 impl Sidecar {
@@ -63,11 +72,10 @@ impl Sidecar {
         let dir = scratch::Dir::new()?;
         let file = dir.join("proxy.toml");
         std::fs::write(&file, config.render(dir.path())?).context("writing proxy.toml")?;
-        let mut launch = Launch::new("pilotfish", binary, &dir.join("pilotfish.log"))?;
-        launch.command().arg("run").arg("-c").arg(&file);
         let sidecar = Self {
             config,
-            server: launch.start()?,
+            server: launch(binary, &dir)?,
+            binary: binary.to_owned(),
             dir,
         };
         if until != Until::Started {
@@ -77,6 +85,12 @@ impl Sidecar {
             sidecar.wait_status("/healthz", 200, START)?;
         }
         Ok(sidecar)
+    }
+
+    /// Starts it again after it ended, in the same directory.
+    pub fn restart(&mut self) -> Result<()> {
+        self.server = launch(&self.binary, &self.dir)?;
+        self.wait_status("/livez", 200, START)
     }
 
     /// The process: signals, CPU time, memory, descriptors, log.

@@ -6,6 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::resp::{Conn, Value};
+use crate::sql;
+
+/// Where SQL writers insert their rows. One key may be there more than once, so that it would be seen.
+pub const LEDGER_TABLE: &str = "CREATE TABLE shop.ledger (id BIGINT AUTO_INCREMENT PRIMARY KEY, \
+     writer VARCHAR(60) NOT NULL, seq BIGINT NOT NULL, INDEX (writer, seq))";
+
+pub(super) fn insert(label: &str, seq: u64) -> String {
+    format!("INSERT INTO shop.ledger (writer, seq) VALUES ('{label}', {seq})")
+}
 
 pub(super) fn key(label: &str, seq: u64) -> String {
     format!("ledger:{label}:{seq}")
@@ -103,6 +112,35 @@ impl Ledger {
         self.acked().max_by_key(|write| write.took())
     }
 
+    /// Compares with the rows in [`LEDGER_TABLE`] that the server behind `conn` has.
+    pub fn count_in(&self, conn: &mut sql::Conn) -> Result<Counted> {
+        let label = &self.label;
+        let sql =
+            format!("SELECT seq, COUNT(*) FROM shop.ledger WHERE writer = '{label}' GROUP BY seq");
+        let mut counts = BTreeMap::new();
+        for row in conn.query(&sql).context("counting the rows")? {
+            let number = |cell: &Option<String>| cell.as_deref().unwrap_or_default().parse::<u64>();
+            counts.insert(number(&row[0])?, number(&row[1])?);
+        }
+        let acked: Vec<&Write> = self.acked().collect();
+        let there = acked
+            .iter()
+            .filter(|write| counts.contains_key(&write.seq))
+            .count();
+        let missing = acked
+            .into_iter()
+            .filter(|write| !counts.contains_key(&write.seq));
+        Ok(Counted {
+            missing: missing.cloned().collect(),
+            repeated: counts
+                .iter()
+                .filter(|(_, n)| **n > 1)
+                .map(|(seq, _)| *seq)
+                .collect(),
+            unheard: counts.len() - there,
+        })
+    }
+
     /// Acknowledged writes that the server behind `conn` (see [`crate::redis::RedisServer::conn`]) does not have.
     pub fn missing_from(&self, mut conn: Conn) -> Result<Vec<Write>> {
         let acked: Vec<&Write> = self.acked().collect();
@@ -125,6 +163,17 @@ impl Ledger {
         }
         Ok(missing)
     }
+}
+
+/// What a SQL server has of a ledger's writes.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// Acknowledged, and not there.
+    pub missing: Vec<Write>,
+    /// There more than once, acknowledged or not.
+    pub repeated: Vec<u64>,
+    /// There, and not acknowledged: whoever wrote them cannot know.
+    pub unheard: usize,
 }
 
 /// How many of `writes` were acknowledged later than `grace` after `t`.

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-pub use ledger::{Ledger, Write, later_than};
+pub use ledger::{Counted, LEDGER_TABLE, Ledger, Write, later_than};
 
 use crate::resp::{Auth, Target};
+use crate::sql::Login;
 use worker::Worker;
 
 /// How requests use connections.
@@ -39,6 +40,8 @@ pub struct Options {
     /// For one write: connect, login, request and reply.
     pub timeout: Duration,
     pub auth: Option<Auth>,
+    /// Inserts rows into [`LEDGER_TABLE`] as this account, instead of writing keys to Redis.
+    pub sql: Option<Login>,
     /// Ends the load by itself, should nobody stop it.
     pub max_writes: u64,
     pub max_time: Duration,
@@ -56,6 +59,7 @@ impl Options {
             rate: 200,
             timeout: Duration::from_secs(3),
             auth: None,
+            sql: None,
             max_writes: 100_000,
             max_time: Duration::from_secs(120),
             max_in_flight: 1000,

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::{Mode, Options, Shared, Write, ledger};
-use crate::resp::{Conn, Value};
+use crate::resp::{self, Value};
+use crate::sql;
 
 /// Hundreds may be held at once.
 const STACK: usize = 128 * 1024;
@@ -53,7 +54,7 @@ struct Client {
     options: Arc<Options>,
     shared: Arc<Shared>,
     busy: Arc<AtomicBool>,
-    kept: Option<Conn>,
+    kept: Option<Lane>,
 }
 
 impl Client {
@@ -74,33 +75,63 @@ impl Client {
     }
 
     fn write(&mut self, seq: u64, deadline: Instant) -> Result<()> {
-        let mut conn = self.connection(deadline)?;
-        conn.set_timeout(left(deadline)?)?;
-        let (key, value) = (ledger::key(&self.options.label, seq), seq.to_string());
-        let reply = conn.command(&["SET", &key, &value])?;
-        if self.options.mode != Mode::PerRequest {
+        let mut lane = self.lane(deadline)?;
+        let written = lane.write(&self.options.label, seq, left(deadline)?);
+        if self.options.mode != Mode::PerRequest && lane.is_usable() {
             // After an error reply too: the connection is in order, only the server is not.
-            self.kept = Some(conn);
+            self.kept = Some(lane);
         }
-        match reply {
-            Value::Simple(ok) if ok == "OK" => Ok(()),
-            Value::Error(text) => bail!("-{text}"),
-            other => bail!("an unexpected reply: {other:?}"),
-        }
+        written
     }
 
-    fn connection(&mut self, deadline: Instant) -> Result<Conn> {
-        if let Some(mut conn) = self.kept.take() {
-            if conn.is_usable() {
-                return Ok(conn);
+    fn lane(&mut self, deadline: Instant) -> Result<Lane> {
+        if let Some(mut lane) = self.kept.take() {
+            if lane.is_usable() {
+                return Ok(lane);
             }
             self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
         }
-        Conn::connect_auth(
-            &self.options.target,
-            self.options.auth.as_ref(),
-            left(deadline)?,
-        )
+        let (target, left) = (&self.options.target, left(deadline)?);
+        Ok(match &self.options.sql {
+            Some(login) => Lane::Sql(sql::Conn::connect(target, login, left)?),
+            None => {
+                let auth = self.options.auth.as_ref();
+                Lane::Redis(resp::Conn::connect_auth(target, auth, left)?)
+            }
+        })
+    }
+}
+
+/// A connection that writes.
+enum Lane {
+    Redis(resp::Conn),
+    Sql(sql::Conn),
+}
+
+impl Lane {
+    fn is_usable(&mut self) -> bool {
+        match self {
+            Self::Redis(conn) => conn.is_usable(),
+            Self::Sql(conn) => conn.is_usable(),
+        }
+    }
+
+    fn write(&mut self, label: &str, seq: u64, timeout: Duration) -> Result<()> {
+        match self {
+            Self::Redis(conn) => {
+                conn.set_timeout(timeout)?;
+                let (key, value) = (ledger::key(label, seq), seq.to_string());
+                match conn.command(&["SET", &key, &value])? {
+                    Value::Simple(ok) if ok == "OK" => Ok(()),
+                    Value::Error(text) => bail!("-{text}"),
+                    other => bail!("an unexpected reply: {other:?}"),
+                }
+            }
+            Self::Sql(conn) => {
+                conn.set_timeout(timeout)?;
+                conn.query(&ledger::insert(label, seq)).map(drop)
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::admin::client::{self, ClientError};
 use crate::admin::command::Command;
+use crate::admin::controls::Controls;
 use crate::admin::status::{ServiceStatus, Status, Word};
 use crate::gate::HoldReason;
 use crate::monitor::Trouble;
@@ -21,7 +22,7 @@ const SOCKET: &str = "PILOTFISH_TEST_SOCKET";
 /// Runs `client` beside `admin`, on one thread as in the real process.
 async fn beside(admin: Admin, sample: &Sample, client: impl Future<Output = ()>) {
     let stop = CancellationToken::new();
-    let server = admin.serve(sample.surface.clone(), stop.clone());
+    let server = admin.serve(Controls::of(sample), stop.clone());
     let client = async {
         tokio::time::timeout(GENEROUS, client).await.unwrap();
         stop.cancel();
@@ -53,6 +54,7 @@ fn busy() -> Sample {
             role: "replica",
             up: true,
             lag_bytes: Some(42),
+            lag_seconds: None,
             detail: Some("link is up".into()),
         }],
         sources: vec![SourceReport {
@@ -109,7 +111,7 @@ async fn what_is_not_there_is_a_problem() {
         for (target, said) in [
             ("/v1/services/none", "there is no such service: there is cache"),
             ("/v1/services/a%20b", "there is no such service"),
-            ("/v2/status", "there is /v1/status"),
+            ("/v2/status", "there is GET /v1/status"),
         ] {
             let (code, body) = client::get(&path, target).await.unwrap();
             let problem: Problem = serde_json::from_slice(&body).unwrap();

@@ -50,6 +50,15 @@ impl Chunk {
         Poll::Ready(Ok(chunk))
     }
 
+    /// Bytes that were read in another way; `None` where there are none.
+    pub fn from_early(early: &[u8]) -> Option<Self> {
+        (!early.is_empty()).then(|| Self {
+            start: 0,
+            end: early.len(),
+            bytes: early.into(),
+        })
+    }
+
     pub fn rest(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
@@ -74,7 +83,7 @@ impl Drop for Chunk {
         // At thread exit the store may be gone before the last session.
         let _ = STORE.try_with(|store| {
             let mut store = store.borrow_mut();
-            if store.len() < KEPT {
+            if store.len() < KEPT && bytes.len() == CHUNK {
                 store.push(bytes);
             }
         });

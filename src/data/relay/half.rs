@@ -6,10 +6,48 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-use super::buffer::Chunk;
+use super::buffer::{CHUNK, Chunk};
 use super::splice::Pipe;
 use crate::net::Stream;
+use crate::proto::track::{Direction, Tracker};
 use crate::signal::{Crossing, Signal};
+use crate::telemetry::metrics::Tally;
+
+/// What goes with the bytes of one direction.
+pub struct Passage<'a, P> {
+    pub permit: P,
+    /// Gets the bytes written.
+    pub count: &'a Tally,
+    /// Is shown them.
+    pub tracker: Option<&'a mut Box<dyn Tracker>>,
+    pub direction: Direction,
+}
+
+impl<P> Passage<'_, P> {
+    /// Shows the tracker what passed. Returns how much of what follows it need not see, after the
+    /// `blind` bytes that it had allowed before.
+    fn show(&mut self, bytes: &[u8], blind: u64) -> u64 {
+        let Some(tracker) = &mut self.tracker else {
+            return u64::MAX;
+        };
+        let unseen = usize::try_from(blind).map_or(bytes.len(), |b| b.min(bytes.len()));
+        if unseen > 0 {
+            tracker.skip(self.direction, unseen as u64);
+        }
+        match &bytes[unseen..] {
+            [] => blind - unseen as u64,
+            rest => tracker.see(self.direction, rest),
+        }
+    }
+
+    /// The same for `n` bytes that passed unseen.
+    fn hide(&mut self, n: usize, blind: u64) -> u64 {
+        if let Some(tracker) = &mut self.tracker {
+            tracker.skip(self.direction, n as u64);
+        }
+        blind.saturating_sub(n as u64)
+    }
+}
 
 /// Leave to write.
 pub trait Permit {
@@ -57,12 +95,14 @@ pub enum Stop {
 pub struct Half {
     pub pending: Option<Chunk>,
     pipe: Option<Box<Pipe>>,
+    /// The last read filled its chunk: more is likely to wait.
+    burst: bool,
+    /// How many of the next bytes may pass without being shown to the tracker.
+    blind: u64,
     ended: bool,
     shut: bool,
-    /// Whether a byte was ever written.
-    pub wrote: bool,
-    /// Whether one was written since this was last reset.
-    pub moved: bool,
+    /// Bytes written so far.
+    pub total: u64,
 }
 
 impl Half {
@@ -79,18 +119,16 @@ impl Half {
         self.shut
     }
 
-    /// Moves what can be moved. `Pending` registers for whatever is missing. `count` gets the bytes
-    /// written.
+    /// Moves what can be moved. `Pending` registers for whatever is missing.
     pub fn poll<P: Permit>(
         &mut self,
         cx: &mut Context<'_>,
         ends: (&mut Stream, &mut Stream),
-        permit: &P,
-        count: &metrics::Counter,
+        mut passage: Passage<'_, P>,
     ) -> Poll<Stop> {
         let (from, to) = ends;
         loop {
-            match ready!(self.poll_write(cx, to, permit, count)) {
+            match ready!(self.poll_write(cx, to, &mut passage)) {
                 Ok(()) => {}
                 Err(stop) => return Poll::Ready(stop),
             }
@@ -109,13 +147,15 @@ impl Half {
         from: &mut Stream,
         to: &Stream,
     ) -> Poll<io::Result<()>> {
+        self.choose_way(from, to);
         if let Some(pipe) = &mut self.pipe {
-            match pipe.poll_fill(from, cx)? {
+            match pipe.poll_fill(from, self.blind, cx)? {
                 Poll::Ready(0) => self.ended = true,
                 Poll::Ready(_) => {}
                 Poll::Pending => {
                     // The burst is over: the pipe is for others now.
                     self.pipe = None;
+                    self.burst = false;
                     return Poll::Pending;
                 }
             }
@@ -126,22 +166,34 @@ impl Half {
             self.ended = true;
             return Poll::Ready(Ok(()));
         }
-        if chunk.is_full() && from.plain_fd().is_some() && to.plain_fd().is_some() {
-            self.pipe = Pipe::take().map(Box::new);
-        }
+        self.burst = chunk.is_full();
         self.pending = Some(chunk);
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the next bytes go through a pipe: many of them, that nobody has to see.
+    fn choose_way(&mut self, from: &Stream, to: &Stream) {
+        if self.blind == 0 {
+            self.pipe = None;
+        } else if self.pipe.is_none()
+            && self.burst
+            && self.blind >= CHUNK as u64
+            && from.plain_fd().is_some()
+            && to.plain_fd().is_some()
+        {
+            self.pipe = Pipe::take().map(Box::new);
+        }
     }
 
     fn poll_write<P: Permit>(
         &mut self,
         cx: &mut Context<'_>,
         to: &mut Stream,
-        permit: &P,
-        count: &metrics::Counter,
+        passage: &mut Passage<'_, P>,
     ) -> Poll<Result<(), Stop>> {
         while let Some(chunk) = &mut self.pending {
-            let written = permit.attempt(|| Pin::new(&mut *to).poll_write(cx, chunk.rest()));
+            let write = || Pin::new(&mut *to).poll_write(cx, chunk.rest());
+            let written = passage.permit.attempt(write);
             let Some(written) = written else {
                 return Poll::Ready(Err(Stop::Denied));
             };
@@ -156,25 +208,36 @@ impl Half {
                 Ok(n) => n,
                 Err(_) => return Poll::Ready(Err(Stop::WriteFailed)),
             };
+            self.blind = passage.show(&chunk.rest()[..n], self.blind);
             chunk.advance(n);
             if chunk.is_empty() {
                 self.pending = None;
             }
-            self.note_written(n, count);
+            self.note_written(n, passage.count);
         }
-        // TLS may have bytes of its own in hand; on a plain socket this is nothing.
-        if ready!(Pin::new(&mut *to).poll_flush(cx)).is_err() {
-            return Poll::Ready(Err(Stop::WriteFailed));
+        // TLS may have bytes of its own in hand, and they are the client's.
+        if to.plain_fd().is_none() {
+            match passage.permit.attempt(|| Pin::new(&mut *to).poll_flush(cx)) {
+                None => return Poll::Ready(Err(Stop::Denied)),
+                Some(flushed) => {
+                    if ready!(flushed).is_err() {
+                        return Poll::Ready(Err(Stop::WriteFailed));
+                    }
+                }
+            }
         }
         while let Some(pipe) = self.pipe.as_mut().filter(|p| !p.is_empty()) {
             if ready!(to.poll_write_ready(cx)).is_err() {
                 return Poll::Ready(Err(Stop::WriteFailed));
             }
-            let Some(moved) = permit.attempt(|| pipe.try_empty(to)) else {
+            let Some(moved) = passage.permit.attempt(|| pipe.try_empty(to)) else {
                 return Poll::Ready(Err(Stop::Denied));
             };
             match moved {
-                Ok(n) => self.note_written(n, count),
+                Ok(n) => {
+                    self.blind = passage.hide(n, self.blind);
+                    self.note_written(n, passage.count);
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(Err(Stop::WriteFailed)),
             }
@@ -182,10 +245,9 @@ impl Half {
         Poll::Ready(Ok(()))
     }
 
-    fn note_written(&mut self, n: usize, count: &metrics::Counter) {
-        self.wrote = true;
-        self.moved = true;
-        count.increment(n as u64);
+    fn note_written(&mut self, n: usize, count: &Tally) {
+        self.total += n as u64;
+        count.add(n as u64);
     }
 
     /// Tells the target that nothing more will come.

@@ -13,13 +13,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 pub use buffer::Chunk;
-use half::{Current, Free, Half, Stop};
+use half::{Current, Free, Half, Passage, Stop};
 
-use super::{Door, EndReason};
+use super::table::{Entry, Stage};
+use super::{Door, EndReason, refuse};
+use crate::clock::Moment;
+use crate::gate::HoldReason;
 use crate::net::Stream;
+use crate::proto::track::{Direction, Farewell, SessionState, Tracker};
 use crate::topology::pick::{Standing, standing};
 use crate::topology::{Occupied, Role};
 
@@ -27,7 +31,6 @@ use crate::topology::{Occupied, Role};
 const LINGER: Duration = Duration::from_secs(30);
 
 /// What set-up hands over: everything a session needs from now on, and nothing else.
-#[derive(Debug)]
 pub struct Linked {
     pub client: Stream,
     pub upstream: Stream,
@@ -36,6 +39,15 @@ pub struct Linked {
     pub version: u64,
     /// Read from the client before, and sent to nobody yet.
     pub pending: Option<Chunk>,
+    /// Where there was a login.
+    pub login: Option<Login>,
+}
+
+/// What a login leaves behind.
+pub struct Login {
+    pub tracker: Box<dyn Tracker>,
+    /// Read from the server beyond the login.
+    pub early_down: Option<Chunk>,
 }
 
 /// How a relay ends.
@@ -61,12 +73,17 @@ pub enum Unlink {
 enum Look {
     Flow,
     Pause,
+    /// Go on to the next transaction boundary, at most until then.
+    Finish(Moment),
+    /// Go on to the next transaction boundary, and wait there.
+    Wind,
     Move,
     Leave(EndReason),
 }
 
 struct Relay<'a> {
     door: &'a Arc<Door>,
+    entry: &'a Entry,
     client: Stream,
     upstream: Stream,
     place: Occupied,
@@ -78,6 +95,12 @@ struct Relay<'a> {
     up_broken: bool,
     paused: bool,
     timer: Option<Timer>,
+    /// Where the session stands, if the protocol can tell.
+    tracker: Option<Box<dyn Tracker>>,
+    /// It ends at its next transaction boundary, or then.
+    finishing: Option<Pin<Box<Sleep>>>,
+    /// It waits from its next transaction boundary on.
+    winding: bool,
 }
 
 /// Only for sessions with an idle limit, or half closed.
@@ -85,17 +108,26 @@ struct Timer {
     sleep: Pin<Box<Sleep>>,
     limit: Duration,
     reason: EndReason,
+    /// Bytes passed when it was last set.
+    seen: u64,
 }
 
 /// Relays until the end of the session.
-pub async fn run(linked: Linked, door: &Arc<Door>) -> Outcome {
-    let mut relay = Relay::new(linked, door);
+pub async fn run(linked: Linked, door: &Arc<Door>, entry: &Entry) -> Outcome {
+    let mut relay = Relay::new(linked, door, entry);
+    relay.show_stage();
     loop {
         let signal = &door.service.signal;
         let mut rung = pin!(signal.rung());
+        relay.winding = false;
         match relay.look() {
             Look::Flow => relay.paused = false,
             Look::Pause => relay.paused = true,
+            Look::Finish(until) => relay.finish_until(until),
+            Look::Wind => {
+                relay.paused = false;
+                relay.winding = true;
+            }
             Look::Move => return relay.unlink(Unlink::Switched),
             Look::Leave(reason) => return relay.leave(reason).await,
         }
@@ -114,19 +146,27 @@ pub async fn run(linked: Linked, door: &Arc<Door>) -> Outcome {
 }
 
 impl<'a> Relay<'a> {
-    fn new(linked: Linked, door: &'a Arc<Door>) -> Self {
+    fn new(linked: Linked, door: &'a Arc<Door>, entry: &'a Entry) -> Self {
         let idle = door.service.limits.idle_timeout;
+        let (tracker, early_down) = match linked.login {
+            Some(login) => (Some(login.tracker), login.early_down),
+            None => (None, None),
+        };
         Self {
             door,
+            entry,
             client: linked.client,
             upstream: linked.upstream,
             place: linked.place,
             version: linked.version,
             up: Half::with(linked.pending),
-            down: Half::default(),
+            down: Half::with(early_down),
             up_broken: false,
             paused: false,
             timer: idle.map(|limit| Timer::start(limit, EndReason::IdleTimeout)),
+            tracker,
+            finishing: None,
+            winding: false,
         }
     }
 
@@ -144,18 +184,54 @@ impl<'a> Relay<'a> {
         let endpoint = self.place.endpoint();
         match standing(&topology, endpoint, self.door.role, service.fallback) {
             Standing::Wrong if self.is_untouched() => Look::Move,
-            Standing::Wrong => Look::Leave(EndReason::Switched),
+            Standing::Leaving(_) if self.is_untouched() => Look::Move,
+            Standing::Leaving(until) if self.may_finish(until) => Look::Finish(until),
+            Standing::Wrong | Standing::Leaving(_) => Look::Leave(EndReason::Switched),
             Standing::Unproven => Look::Pause,
             // Reads from a replica go on while writes are held.
             Standing::Right if open => Look::Flow,
-            Standing::Right if self.door.role == Role::Primary => Look::Pause,
-            Standing::Right if topology.primary_addr() == Some(&endpoint.addr) => Look::Pause,
+            Standing::Right if self.door.role == Role::Primary => self.hold(),
+            Standing::Right if topology.primary_addr() == Some(&endpoint.addr) => self.hold(),
             Standing::Right => Look::Flow,
         }
     }
 
+    /// Behind a gate that is shut. What an operator holds may finish first; a fence is for what must not
+    /// be written any more. Without a tracker the request that is on its way is answered all the same:
+    /// only the client's side waits.
+    fn hold(&self) -> Look {
+        let fenced = self.door.service.gate.holds(HoldReason::Fence);
+        match self.tracker.is_some() && !fenced && !self.at_boundary() {
+            true => Look::Wind,
+            false => Look::Pause,
+        }
+    }
+
     fn is_untouched(&self) -> bool {
-        !self.up.wrote && !self.down.wrote && !self.up.is_finished() && self.down.pending.is_none()
+        // Who has logged in on one server is nobody on another.
+        self.tracker.is_none()
+            && self.up.total == 0
+            && self.down.total == 0
+            && !self.up.is_finished()
+            && self.down.pending.is_none()
+    }
+
+    /// Between transactions there is nothing to finish, and after its time there is no more.
+    fn may_finish(&self, until: Moment) -> bool {
+        self.tracker.is_some() && !self.at_boundary() && self.door.service.clock.now() < until
+    }
+
+    fn at_boundary(&self) -> bool {
+        let state = self.tracker.as_ref().map(|t| t.state());
+        state == Some(SessionState::Idle)
+    }
+
+    fn finish_until(&mut self, until: Moment) {
+        self.paused = false;
+        if self.finishing.is_none() {
+            let until = self.door.service.clock.instant(until);
+            self.finishing = Some(Box::pin(sleep_until(until)));
+        }
     }
 
     /// `None`: look again.
@@ -165,8 +241,15 @@ impl<'a> Relay<'a> {
             return up;
         }
         let down = self.poll_down(cx);
+        self.entry.set_bytes(self.up.total, self.down.total);
         if down.is_ready() {
             return down;
+        }
+        if self.tracker.is_some() && self.poll_hints(cx).is_ready() {
+            return Poll::Ready(Some(EndReason::Switched));
+        }
+        if self.winding && self.at_boundary() {
+            return Poll::Ready(None);
         }
         self.poll_timer(cx)
     }
@@ -181,9 +264,14 @@ impl<'a> Relay<'a> {
             crossing: service.signal.crossing(self.door.thread),
             version: self.version,
         };
-        let count = &self.door.metrics.bytes_up;
+        let passage = Passage {
+            permit,
+            count: &self.door.metrics.bytes_up,
+            tracker: self.tracker.as_mut(),
+            direction: Direction::Up,
+        };
         let ends = (&mut self.client, &mut self.upstream);
-        let Poll::Ready(stop) = self.up.poll(cx, ends, &permit, count) else {
+        let Poll::Ready(stop) = self.up.poll(cx, ends, passage) else {
             return Poll::Pending;
         };
         match stop {
@@ -208,9 +296,14 @@ impl<'a> Relay<'a> {
         if self.down.is_finished() {
             return Poll::Pending;
         }
-        let count = &self.door.metrics.bytes_down;
+        let passage = Passage {
+            permit: Free,
+            count: &self.door.metrics.bytes_down,
+            tracker: self.tracker.as_mut(),
+            direction: Direction::Down,
+        };
         let ends = (&mut self.upstream, &mut self.client);
-        let Poll::Ready(stop) = self.down.poll(cx, ends, &Free, count) else {
+        let Poll::Ready(stop) = self.down.poll(cx, ends, passage) else {
             return Poll::Pending;
         };
         match stop {
@@ -220,6 +313,9 @@ impl<'a> Relay<'a> {
             // The client must not hear an end that may yet become another server's beginning.
             Stop::Finished if self.is_untouched() => Poll::Ready(Some(EndReason::UpstreamClosed)),
             Stop::Finished if self.up.is_finished() => Poll::Ready(Some(EndReason::ClientClosed)),
+            Stop::Finished if self.up_broken || !self.door.service.wire.server_half_closes() => {
+                Poll::Ready(Some(EndReason::UpstreamClosed))
+            }
             Stop::Finished => {
                 ready!(self.down.poll_shut(cx, &mut self.client));
                 self.after_server_end(cx)
@@ -228,19 +324,40 @@ impl<'a> Relay<'a> {
     }
 
     fn after_server_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<EndReason>> {
-        if self.up_broken || !self.door.service.wire.server_half_closes() {
-            return Poll::Ready(Some(EndReason::UpstreamClosed));
-        }
         self.timer = Some(Timer::start(LINGER, EndReason::UpstreamClosed));
         self.poll_timer(cx)
+    }
+
+    fn show_stage(&self) {
+        let stage = self.tracker.as_ref().map(|t| t.state().into());
+        self.entry.set_stage(stage.unwrap_or(Stage::Relaying));
+    }
+
+    /// Passes on what the tracker noticed, and says whether a session that is to leave can.
+    fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.show_stage();
+        if self.tracker.as_mut().is_some_and(|t| t.take_hint()) {
+            // A full channel means that the monitor has been told often enough.
+            let _ = self
+                .door
+                .service
+                .hints
+                .try_send(self.place.endpoint().addr.clone());
+        }
+        let at_boundary = self.at_boundary();
+        match &mut self.finishing {
+            None => Poll::Pending,
+            Some(_) if at_boundary => Poll::Ready(()),
+            Some(sleep) => sleep.as_mut().poll(cx),
+        }
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<EndReason>> {
         let Some(timer) = &mut self.timer else {
             return Poll::Pending;
         };
-        let moved = std::mem::take(&mut self.up.moved) | std::mem::take(&mut self.down.moved);
-        if moved {
+        let total = self.up.total + self.down.total;
+        if std::mem::replace(&mut timer.seen, total) != total {
             timer.sleep.as_mut().reset(Instant::now() + timer.limit);
         }
         timer.sleep.as_mut().poll(cx).map(|()| Some(timer.reason))
@@ -258,10 +375,26 @@ impl<'a> Relay<'a> {
     /// kernel send RST and destroy what is still on its way to it.
     async fn leave(&mut self, reason: EndReason) -> Outcome {
         if reason != EndReason::ClientClosed {
+            self.say_farewell(reason).await;
             poll_fn(|cx| self.down.poll_shut(cx, &mut self.client)).await;
             self.client.discard_received(buffer::CHUNK);
         }
         Outcome::Ended(reason)
+    }
+
+    /// One try: a client that does not read need not be told.
+    async fn say_farewell(&mut self, reason: EndReason) {
+        let why = match reason {
+            EndReason::Switched => Farewell::Switched,
+            EndReason::Drained => Farewell::Drained,
+            EndReason::IdleTimeout => Farewell::Idle,
+            EndReason::UpstreamClosed | EndReason::UpstreamError => Farewell::ServerLost,
+            _ => return,
+        };
+        let words = self.tracker.as_ref().and_then(|t| t.farewell(why));
+        if let Some(words) = words.filter(|_| !self.down.is_finished()) {
+            refuse::say(&mut self.client, &words).await;
+        }
     }
 }
 
@@ -271,6 +404,7 @@ impl Timer {
             sleep: Box::pin(sleep(limit)),
             limit,
             reason,
+            seen: 0,
         }
     }
 }

@@ -51,14 +51,21 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Moves what has arrived on `from` into the empty pipe; 0 is the end of the stream.
-    pub fn poll_fill(&mut self, from: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Moves what has arrived on `from` into the empty pipe, at most `most` bytes, which is not 0; 0 is
+    /// the end of the stream.
+    pub fn poll_fill(
+        &mut self,
+        from: &Stream,
+        most: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let most = usize::try_from(most).map_or(PIPE_SIZE, |most| most.min(PIPE_SIZE));
         let (Some(fd), Some((_, into))) = (from.plain_fd(), &self.ends) else {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         };
         loop {
             ready!(from.poll_read_ready(cx))?;
-            let moved = from.try_io(Interest::READABLE, || move_bytes(fd, into, PIPE_SIZE));
+            let moved = from.try_io(Interest::READABLE, || move_bytes(fd, into, most));
             match moved {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Poll::Ready(Err(e)),

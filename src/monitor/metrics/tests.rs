@@ -14,6 +14,7 @@ fn node(n: u32, up: bool, lag_bytes: Option<u64>) -> NodeReport {
         role: "replica",
         up,
         lag_bytes,
+        lag_seconds: None,
         detail: None,
     }
 }
@@ -29,6 +30,7 @@ fn source(n: u32, up: bool) -> SourceReport {
 fn verdict(primary: Option<u32>, nodes: Vec<NodeReport>, sources: Vec<SourceReport>) -> Verdict {
     Verdict {
         conclusion: Conclusion {
+            leaving: None,
             primary: primary.map(addr),
             term: None,
             cause: Cause::Announced,

@@ -50,6 +50,7 @@ pub async fn through_sentinels(
         let node = NodeSpec {
             addr: addr.clone(),
             server_name: None,
+            region: None,
         };
         let role = ask_role(&node, &spec.credentials, dialer).await;
         masters += usize::from(matches!(role, Role::Master { .. }));

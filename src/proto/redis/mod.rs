@@ -3,7 +3,6 @@
 pub mod ask;
 pub mod client;
 pub mod node;
-pub mod probers;
 pub mod resp;
 pub mod role;
 pub mod sentinel;
@@ -12,13 +11,14 @@ pub mod standalone;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use self::sentinel::watch::SentinelWatcher;
 use self::standalone::StandaloneWatcher;
 use super::fixed::{self, FixedWatcher};
-use super::spec::{Discovery, ProtocolKind, ServiceSpec};
+use super::spec::{Discovery, ProtocolKind, RedisSpec, SentinelSpec, ServiceSpec, StaticSpec};
 use super::{Found, Protocol, Refusal, Wire, WireError};
 use crate::monitor::Watcher;
 use crate::net::dial::Dialer;
@@ -33,47 +33,70 @@ impl Protocol for Redis {
     }
 
     fn bind(&self, spec: &ServiceSpec) -> Result<Arc<dyn Wire>, WireError> {
-        let sentinel_tls = match &spec.discovery {
-            Discovery::Sentinel(sentinel) => Connector::build(&sentinel.sentinel_tls)?,
-            Discovery::Redis(_) | Discovery::Static(_) => Connector::PLAIN,
+        let finder = match spec.discovery.clone() {
+            Discovery::Sentinel(spec) => {
+                let tls = Connector::build(&spec.sentinel_tls)?;
+                let spec = Box::new(spec);
+                Finder::Sentinel { spec, tls }
+            }
+            Discovery::Redis(spec) => Finder::Nodes(spec),
+            Discovery::Static(spec) => Finder::Static(spec),
+            other => {
+                return Err(WireError::Discovery {
+                    protocol: "redis",
+                    discovery: other.as_str(),
+                });
+            }
         };
         Ok(Arc::new(RedisWire {
-            spec: spec.clone(),
-            sentinel_tls,
+            name: spec.name.clone(),
+            hold_timeout: spec.limits.hold_timeout,
+            finder,
         }))
     }
 }
 
+/// How the primary is found.
+enum Finder {
+    Sentinel {
+        spec: Box<SentinelSpec>,
+        tls: Connector,
+    },
+    Nodes(RedisSpec),
+    Static(StaticSpec),
+}
+
 struct RedisWire {
-    spec: ServiceSpec,
-    sentinel_tls: Connector,
+    name: Arc<str>,
+    hold_timeout: Duration,
+    finder: Finder,
 }
 
 impl Wire for RedisWire {
     fn watcher(&self) -> Box<dyn Watcher> {
-        match self.spec.discovery.clone() {
-            Discovery::Sentinel(spec) => Box::new(SentinelWatcher {
-                spec,
-                sentinel_tls: self.sentinel_tls.clone(),
-                hold_timeout: self.spec.limits.hold_timeout,
+        match &self.finder {
+            Finder::Sentinel { spec, tls } => Box::new(SentinelWatcher {
+                spec: (**spec).clone(),
+                sentinel_tls: tls.clone(),
+                hold_timeout: self.hold_timeout,
             }),
-            Discovery::Redis(spec) => Box::new(StandaloneWatcher { spec }),
-            Discovery::Static(spec) => Box::new(FixedWatcher { spec }),
+            Finder::Nodes(spec) => Box::new(StandaloneWatcher { spec: spec.clone() }),
+            Finder::Static(spec) => Box::new(FixedWatcher { spec: spec.clone() }),
         }
     }
 
     fn look_around(&self, dialer: Dialer) -> Pin<Box<dyn Future<Output = Vec<Found>> + Send + '_>> {
         Box::pin(async move {
-            match &self.spec.discovery {
-                Discovery::Sentinel(spec) => {
+            match &self.finder {
+                Finder::Sentinel { spec, tls } => {
                     let sentinels = Dialer {
-                        tls: self.sentinel_tls.clone(),
+                        tls: tls.clone(),
                         ..dialer.clone()
                     };
                     ask::through_sentinels(spec, &dialer, &sentinels).await
                 }
-                Discovery::Redis(spec) => ask::of_nodes(spec, &dialer).await,
-                Discovery::Static(spec) => fixed::look_around(spec, &dialer).await,
+                Finder::Nodes(spec) => ask::of_nodes(spec, &dialer).await,
+                Finder::Static(spec) => fixed::look_around(spec, &dialer).await,
             }
         })
     }
@@ -82,7 +105,7 @@ impl Wire for RedisWire {
     fn refusal(&self, why: Refusal) -> Option<Bytes> {
         Some(match why {
             Refusal::NoPrimary => {
-                let name = &self.spec.name;
+                let name = &self.name;
                 Bytes::from(format!(
                     "-LOADING Pilotfish: no primary for '{name}', try again\r\n"
                 ))

@@ -160,6 +160,7 @@ impl NodeView {
             role,
             up,
             lag_bytes,
+            lag_seconds: None,
             detail,
         }
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::node::{self, EAGER, NodeView};
-use super::probers::Probers;
-use super::role::{Prober, Role};
+use super::role::{Prober, Role, probe};
 use crate::addr::Addr;
 use crate::clock::Moment;
+use crate::monitor::probers::Probers;
 use crate::monitor::{Judge, NodeReport, Outlet, Pace, Trouble, Verdict, Watcher, drive};
 use crate::proto::spec::{NodeSpec, RedisSpec};
 use crate::topology::Cause;
@@ -59,16 +59,19 @@ impl StandaloneWatcher {
         }
         let credentials = self.spec.credentials.clone();
         let probe_seconds = publisher.metrics.probe_seconds.clone();
-        let make = move |addr: &Addr| Prober {
-            addr: addr.clone(),
-            server_name: names.get(addr).cloned().flatten(),
-            dialer: dialer.clone(),
-            credentials: credentials.clone(),
-            clock,
-            probe_seconds: probe_seconds.clone(),
-        };
         let hint_tx = seen_tx.clone();
-        let mut probers = Probers::new(seen_tx, |addr, role| Seen::Role { addr, role }, make);
+        let mut probers = Probers::new(move |addr, pace| {
+            let prober = Prober {
+                addr: addr.clone(),
+                server_name: names.get(addr).cloned().flatten(),
+                dialer: dialer.clone(),
+                credentials: credentials.clone(),
+                clock,
+                probe_seconds: probe_seconds.clone(),
+            };
+            let wrap = |addr, role| Seen::Role { addr, role };
+            Box::pin(probe(prober, pace, seen_tx.clone(), wrap))
+        });
         let mut judge = StandaloneJudge::new(&self.spec);
         let pass_hints = async move {
             while let Some(addr) = hints.recv().await {
@@ -280,6 +283,7 @@ impl Judge for StandaloneJudge {
             recheck: Some(now + RECHECK),
             notes: Vec::new(),
             conclusion: Conclusion {
+                leaving: None,
                 replicas: self.replicas(now, primary.as_ref()),
                 primary,
                 term: None,
@@ -324,6 +328,7 @@ mod tests {
         let node = |name| NodeSpec {
             addr: addr(name),
             server_name: None,
+            region: None,
         };
         let mut judge = StandaloneJudge::new(&RedisSpec {
             nodes: ['a', 'b', 'c'].map(node).into(),

@@ -240,6 +240,7 @@ impl Judge for SentinelJudge {
             recheck: Some(now + if restless { RESTLESS } else { RESTING }),
             notes: self.notes.take(now),
             conclusion: Conclusion {
+                leaving: None,
                 replicas: self.replicas(now, primary.as_ref()),
                 primary,
                 term: self.accepted.as_ref().map(|a| a.term),

@@ -14,13 +14,13 @@ use super::event::{CHANNELS, PATTERN, Push, push, read};
 use super::judge::{Seen, SentinelJudge};
 use crate::addr::Addr;
 use crate::monitor::backoff::Backoff;
+use crate::monitor::probers::Probers;
 use crate::monitor::{Outlet, Verdict, Watcher, drive};
 use crate::net::dial::Dialer;
 use crate::net::tls::Connector;
 use crate::proto::redis::client::{AskError, Connection};
-use crate::proto::redis::probers::Probers;
 use crate::proto::redis::resp::Nonsense;
-use crate::proto::redis::role::Prober;
+use crate::proto::redis::role::{Prober, probe};
 use crate::proto::spec::SentinelSpec;
 use crate::secret::Credentials;
 
@@ -95,11 +95,14 @@ impl SentinelWatcher {
             clock,
             probe_seconds: publisher.metrics.probe_seconds.clone(),
         };
-        let make = move |addr: &Addr| Prober {
-            addr: addr.clone(),
-            ..template.clone()
-        };
-        let mut probers = Probers::new(seen_tx, |addr, role| Seen::Role { addr, role }, make);
+        let mut probers = Probers::new(move |addr, pace| {
+            let prober = Prober {
+                addr: addr.clone(),
+                ..template.clone()
+            };
+            let wrap = |addr, role| Seen::Role { addr, role };
+            Box::pin(probe(prober, pace, seen_tx.clone(), wrap))
+        });
         let mut judge = SentinelJudge::new(self.spec, self.hold_timeout);
         let mut asked = 0;
         let act = |verdict: &Verdict| {

@@ -1,39 +1,33 @@
-//! The tasks that ask each server for its role, started and ended as the judge wishes.
+//! The tasks that ask each server, started and ended as the judge wishes.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::role::{Prober, Role, probe};
+use super::Pace;
 use crate::addr::Addr;
-use crate::monitor::Pace;
 
-/// Makes one observation of a server's answer.
-pub type Wrap<S> = fn(Addr, Role) -> S;
+/// Asks one server at the pace of the receiver, until that closes.
+pub type Probing = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+type Make = dyn Fn(&Addr, watch::Receiver<Pace>) -> Probing + Send;
 
 /// One prober per server. Dropping it ends them all.
-pub struct Probers<S> {
+pub struct Probers {
     paces: BTreeMap<Addr, watch::Sender<Pace>>,
     tasks: JoinSet<()>,
-    seen: mpsc::Sender<S>,
-    wrap: Wrap<S>,
-    make: Box<dyn Fn(&Addr) -> Prober + Send>,
+    make: Box<Make>,
 }
 
-impl<S: Send + 'static> Probers<S> {
+impl Probers {
     /// `make` says how a server is asked.
-    pub fn new(
-        seen: mpsc::Sender<S>,
-        wrap: Wrap<S>,
-        make: impl Fn(&Addr) -> Prober + Send + 'static,
-    ) -> Self {
-        let (paces, tasks) = (BTreeMap::new(), JoinSet::new());
+    pub fn new(make: impl Fn(&Addr, watch::Receiver<Pace>) -> Probing + Send + 'static) -> Self {
         Self {
-            paces,
-            tasks,
-            seen,
-            wrap,
+            paces: BTreeMap::new(),
+            tasks: JoinSet::new(),
             make: Box::new(make),
         }
     }
@@ -50,12 +44,7 @@ impl<S: Send + 'static> Probers<S> {
                 }
                 None => {
                     let (sender, receiver) = watch::channel(pace);
-                    self.tasks.spawn(probe(
-                        (self.make)(addr),
-                        receiver,
-                        self.seen.clone(),
-                        self.wrap,
-                    ));
+                    self.tasks.spawn((self.make)(addr, receiver));
                     self.paces.insert(addr.clone(), sender);
                 }
             }

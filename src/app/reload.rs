@@ -1,0 +1,167 @@
+//! Following a changed config while it runs.
+//!
+//! Everything that may fail is done first and changes nothing; what follows cannot fail. Services that are
+//! the same go on as if nothing had been. A service that changed is started anew beside the old one, on
+//! the same sockets; the old one serves the clients it has until they leave.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::service::{self, Pool, Prepared, Running};
+use super::{App, AppError};
+use crate::addr::Addr;
+use crate::config::{self, Config, Diff, LoadError, Loaded};
+use crate::events::{By, Entry};
+use crate::gate::HoldReason;
+use crate::net::listen::Bound;
+
+/// Why the old config stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file is wrong; the text has a line for each mistake.
+    #[error("{0}")]
+    Config(#[from] LoadError),
+    #[error("{0}")]
+    App(#[from] AppError),
+    #[error("it could not be read")]
+    Lost,
+}
+
+impl App {
+    /// Reads the file again and follows it. Says what changed, a line each.
+    ///
+    /// # Errors
+    /// When the file is wrong, or something it names cannot be had. Then nothing has changed.
+    pub(super) async fn reload(&mut self, by: Option<By>) -> Result<Vec<String>, ReloadError> {
+        let path = self.path.clone();
+        // The disk may be slow, and health must not be.
+        let read = tokio::task::spawn_blocking(move || config::load(&path)).await;
+        let followed = match read {
+            Ok(Ok(loaded)) => self.follow(loaded),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(ReloadError::Lost),
+        };
+        self.record_reload(by, &followed);
+        followed
+    }
+
+    fn record_reload(&self, by: Option<By>, followed: &Result<Vec<String>, ReloadError>) {
+        let (event, message) = match followed {
+            Ok(lines) => {
+                let lines = lines.join("; ");
+                info!(event = "reloaded", "{lines}");
+                ("reloaded", lines)
+            }
+            Err(why) => {
+                let why = why.to_string().replace('\n', "; ");
+                error!(
+                    event = "reload-failed",
+                    "the old configuration stays: {why}"
+                );
+                ("reload-failed", why)
+            }
+        };
+        let failed = followed.is_err().then(|| message.clone());
+        self.surface.set_config_error(failed);
+        self.common.events.record(Entry {
+            by,
+            ..Entry::new(event, message)
+        });
+    }
+
+    fn follow(&mut self, loaded: Loaded) -> Result<Vec<String>, ReloadError> {
+        for warning in loaded.warning_lines() {
+            warn!(event = "config", "{warning}");
+        }
+        let diff = config::diff(&self.config, &loaded.config);
+        let prepared = self.prepare(&loaded.config, &diff)?;
+        self.apply(&loaded.config, &diff, prepared);
+        self.show();
+        self.surface
+            .set_config_text(config::mask::passwords(&loaded.text));
+        Ok(diff.lines())
+    }
+
+    /// What may fail.
+    fn prepare(&self, config: &Config, diff: &Diff) -> Result<Vec<Prepared>, AppError> {
+        let leaves = |running: &&Running| {
+            let name = &running.view.name;
+            diff.changed.contains(name) || diff.removed.contains(name)
+        };
+        // What stays keeps its addresses: binding one of them fails, as it should.
+        let bound: BTreeMap<&Addr, &Bound> = self
+            .services
+            .iter()
+            .filter(leaves)
+            .flat_map(Running::bound)
+            .collect();
+        let wanted = config
+            .services
+            .iter()
+            .filter(|spec| diff.changed.contains(&spec.name) || diff.added.contains(&spec.name));
+        wanted
+            .map(|spec| service::prepare(&self.in_this_region(spec), &self.common, &bound))
+            .collect()
+    }
+
+    /// What cannot fail.
+    fn apply(&mut self, config: &Config, diff: &Diff, prepared: Vec<Prepared>) {
+        let mut pool = Pool::new();
+        let patience = config.drain_timeout;
+        let (leaving, staying): (Vec<Running>, Vec<Running>) = std::mem::take(&mut self.services)
+            .into_iter()
+            .partition(|running| {
+                let name = &running.view.name;
+                diff.changed.contains(name) || diff.removed.contains(name)
+            });
+        let paused: Vec<Arc<str>> = leaving
+            .iter()
+            .filter(|running| running.control.gate.holds(HoldReason::Operator))
+            .map(|running| running.view.name.clone())
+            .collect();
+        // The sockets first; the old accept loops end only after the new ones have begun.
+        let stops: Vec<_> = leaving.iter().map(|r| r.stop_accepting.clone()).collect();
+        for running in leaving {
+            self.retire(running, patience, &mut pool);
+        }
+        self.services = staying;
+        for prepared in prepared {
+            let running = service::start(prepared, &self.common, &mut pool);
+            if paused.contains(&running.view.name) {
+                running.control.gate.hold(HoldReason::Operator);
+            }
+            self.services.push(running);
+        }
+        stops.iter().for_each(|stop| stop.cancel());
+        // As the file lists them, which is what people expect to see.
+        let order = |name: &str| config.services.iter().position(|s| *s.name == *name);
+        self.services
+            .sort_by_key(|running| order(&running.view.name));
+        self.config.drain_timeout = config.drain_timeout;
+        self.config.http.unhealthy_after = config.http.unhealthy_after;
+        self.config.services = config
+            .services
+            .iter()
+            .map(|spec| self.in_this_region(spec))
+            .collect();
+    }
+
+    fn retire(&mut self, running: Running, patience: Duration, pool: &mut Pool) {
+        let service = running.retire(&self.common, patience, pool);
+        self.retired.retain(|service| service.strong_count() > 0);
+        self.retired.push(Arc::downgrade(&service));
+    }
+
+    fn in_this_region(
+        &self,
+        spec: &crate::proto::spec::ServiceSpec,
+    ) -> crate::proto::spec::ServiceSpec {
+        crate::proto::spec::ServiceSpec {
+            region: self.config.region.as_deref().map(Into::into),
+            ..spec.clone()
+        }
+    }
+}

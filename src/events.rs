@@ -1,0 +1,180 @@
+//! What happened and when, for operators: the newest events in memory, whoever looks and whenever.
+//!
+//! The log says the same to whoever collects it; this is what `pilotfish events` shows on a server at
+//! three in the morning.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Moment};
+
+/// How many are kept.
+pub const KEPT: usize = 10_000;
+/// Of a message; it may quote a server.
+const LONGEST: usize = 500;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// One more for each event since the process began.
+    pub seq: u64,
+    /// RFC 3339.
+    pub time: String,
+    /// A word for programs: `primary`, `no-primary`, `trouble`, `trouble-over`, `paused`, ...
+    pub event: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    pub message: String,
+    /// Who asked for it, where somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<By>,
+}
+
+/// An operator, as the kernel knows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct By {
+    pub uid: u32,
+    /// `None`: the process lives in another pid namespace.
+    pub pid: Option<i32>,
+}
+
+/// What is recorded of an event; the rest is added.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    pub event: &'static str,
+    pub service: Option<&'a str>,
+    pub message: String,
+    pub by: Option<By>,
+}
+
+impl<'a> Entry<'a> {
+    /// Of the process.
+    pub fn new(event: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            event,
+            service: None,
+            message: message.into(),
+            by: None,
+        }
+    }
+
+    /// Of one service.
+    pub fn of(service: &'a str, event: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            service: Some(service),
+            ..Self::new(event, message)
+        }
+    }
+
+    pub fn by(self, by: By) -> Self {
+        Self {
+            by: Some(by),
+            ..self
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    next: u64,
+    events: VecDeque<(Moment, Arc<Event>)>,
+}
+
+/// The newest events.
+#[derive(Debug)]
+pub struct Events {
+    clock: Clock,
+    ring: Mutex<Ring>,
+    grown: watch::Sender<u64>,
+}
+
+impl Events {
+    pub fn new(clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            ring: Mutex::default(),
+            grown: watch::channel(0).0,
+        })
+    }
+
+    /// Adds one, and drops the oldest where there are too many.
+    pub fn record(&self, entry: Entry<'_>) {
+        let now = self.clock.now();
+        let mut message = entry.message;
+        if let Some((cut, _)) = message.char_indices().nth(LONGEST) {
+            message.truncate(cut);
+        }
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = Event {
+            seq: ring.next,
+            time: format!("{:.3}", self.clock.wall(now)),
+            event: entry.event.to_owned(),
+            service: entry.service.map(ToOwned::to_owned),
+            message,
+            by: entry.by,
+        };
+        ring.next += 1;
+        if ring.events.len() == KEPT {
+            ring.events.pop_front();
+        }
+        ring.events.push_back((now, Arc::new(event)));
+        let next = ring.next;
+        drop(ring);
+        self.grown.send_replace(next);
+    }
+
+    /// Those from number `seq` on, oldest first, and the number after the last.
+    pub fn from(&self, seq: u64) -> (Vec<Arc<Event>>, u64) {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = ring.events.iter().filter(|(_, event)| event.seq >= seq);
+        (fresh.map(|(_, event)| event.clone()).collect(), ring.next)
+    }
+
+    /// The number of the first event that happened at `moment` or later.
+    pub fn first_since(&self, moment: Moment) -> u64 {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = ring.events.partition_point(|(when, _)| *when < moment);
+        ring.events
+            .get(at)
+            .map_or(ring.next, |(_, event)| event.seq)
+    }
+
+    /// Told whenever there is one more.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.grown.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept_in_their_order() {
+        let events = Events::new(Clock::start());
+        let mut told = events.subscribe();
+        for n in 0..KEPT + 5 {
+            events.record(Entry::of("cache", "note", format!("{n}")));
+        }
+        assert!(told.has_changed().unwrap());
+        assert_eq!(*told.borrow_and_update(), KEPT as u64 + 5);
+        let (all, next) = events.from(0);
+        assert_eq!((all.len(), next), (KEPT, KEPT as u64 + 5));
+        assert_eq!((all[0].seq, all[0].message.as_str()), (5, "5"));
+        assert!(all.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
+        assert_eq!(events.from(next - 2).0.len(), 2);
+        assert_eq!(events.first_since(Moment::default()), 5);
+        let later = events.clock.now() + std::time::Duration::from_secs(1);
+        assert_eq!(events.first_since(later), next);
+    }
+
+    #[test]
+    fn a_message_has_an_end() {
+        let events = Events::new(Clock::start());
+        events.record(Entry::new("note", "ä".repeat(10_000)));
+        assert_eq!(events.from(0).0[0].message.chars().count(), LONGEST);
+    }
+}

@@ -1,0 +1,1 @@
+//! A primary and a replica, promoted by hand.
