@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use pilotfish::dns::verify::judge::{State, Verdict};
+use pilotfish::dns::verify::judge::{Expected, State, Verdict};
 use pilotfish::dns::verify::{Signed, Verifier, VerifyError};
-use pilotfish::dns::{Change, Outcome, VerifySpec};
+use pilotfish::dns::{Change, Observed, Outcome, VerifySpec};
 use pilotfish_harness::dns::bind::{Bind, Options};
 use pilotfish_harness::dns::knot::Knot;
 use pilotfish_harness::dns::unbound::Unbound;
@@ -105,8 +105,13 @@ async fn served(verifier: &Verifier, change: &Change, seconds: u64) -> (Verdict,
     let clock = verifier.clock();
     let deadline = clock.now() + Duration::from_secs(seconds);
     let mut rounds = 0;
+    let observed = Observed {
+        records: change.to(),
+        ..Observed::default()
+    };
+    let expected = Expected::new(change, &observed);
     let verdict = verifier
-        .served(change, &servers, deadline, |_| rounds += 1)
+        .served(&expected, &servers, deadline, |_| rounds += 1)
         .await;
     (verdict, rounds)
 }

@@ -23,16 +23,16 @@ use hickory_net::xfer::{DnsHandle, FirstAnswer};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::Env;
 use super::record::{Key, Name, RrSet};
 use super::spec::VerifySpec;
 use super::wire::{answered, is_name, wire_name, wire_type};
-use super::{Change, Env};
 use crate::clock::{Clock, Moment};
 use crate::net::dial::Dialer;
 use crate::net::tls::Connector;
 use ask::Asker;
 use chain::{Chain, ChainError, Walk};
-use judge::{Heard, Judge, NameServer, Said, Verdict};
+use judge::{Expected, Heard, Judge, NameServer, Said, Verdict};
 
 /// Of name servers.
 const PORT: u16 = 53;
@@ -82,6 +82,32 @@ pub enum Signed {
     Bogus(String),
     /// It could not be found out.
     Unknown(String),
+}
+
+/// Why a question has no answer that says anything.
+#[derive(Debug, thiserror::Error)]
+enum Miss {
+    #[error("no way to that address from here")]
+    NoRoute,
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<NetError> for Miss {
+    fn from(error: NetError) -> Self {
+        use std::io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkUnreachable};
+        match &error {
+            NetError::Io(io)
+                if matches!(
+                    io.kind(),
+                    AddrNotAvailable | HostUnreachable | NetworkUnreachable
+                ) =>
+            {
+                Self::NoRoute
+            }
+            _ => Self::Other(error.to_string()),
+        }
+    }
 }
 
 /// Asks about one zone.
@@ -154,13 +180,12 @@ impl Verifier {
         name: &str,
         rtype: WireType,
         recurse: bool,
-    ) -> Result<DnsResponse, String> {
-        let name = wire_name(name).map_err(|e| e.to_string())?;
-        let answer = self.at(server).ask(name, rtype, recurse).await;
-        let answer = answer.map_err(|e| e.to_string())?;
+    ) -> Result<DnsResponse, Miss> {
+        let name = wire_name(name).map_err(|e| Miss::Other(e.to_string()))?;
+        let answer = self.at(server).ask(name, rtype, recurse).await?;
         match answer.response_code {
             ResponseCode::NoError | ResponseCode::NXDomain => Ok(answer),
-            code => Err(code.to_string()),
+            code => Err(Miss::Other(code.to_string())),
         }
     }
 
@@ -172,7 +197,7 @@ impl Verifier {
         let zone = self.spec.zone.as_str();
         let failed = |why: String| VerifyError::Unanswered(format!("{zone} SOA"), why);
         let answer = self.question(server, zone, WireType::SOA, false).await;
-        let answer = answer.map_err(|why| failed(format!("{server}: {why}")))?;
+        let answer = answer.map_err(|miss| failed(format!("{server}: {miss}")))?;
         let soa = answer.answers.iter().find_map(|record| match &record.data {
             RData::SOA(soa) => Some(Soa {
                 serial: soa.serial,
@@ -203,22 +228,21 @@ impl Verifier {
                 .await;
             let heard = match answer {
                 Ok(answer) => heard(&answer, key),
-                Err(why) => Heard::Nothing(why),
+                Err(Miss::NoRoute) => Heard::NoRoute,
+                Err(miss) => Heard::Nothing(miss.to_string()),
             };
-            let silent = matches!(heard, Heard::Nothing(_));
+            let silent = !matches!(heard, Heard::Set { .. });
             sets.insert(key.clone(), heard);
             if silent {
                 // It would be silent again, for as long as a question may take.
-                break;
+                return Said {
+                    server,
+                    sets,
+                    serial: None,
+                };
             }
         }
-        let silent = sets
-            .values()
-            .any(|heard| matches!(heard, Heard::Nothing(_)));
-        let serial = match silent {
-            true => None,
-            false => self.soa(server.addr).await.ok().map(|soa| soa.serial),
-        };
+        let serial = self.soa(server.addr).await.ok().map(|soa| soa.serial);
         Said {
             server,
             sets,
@@ -226,19 +250,18 @@ impl Verifier {
         }
     }
 
-    /// Asks all `servers` again and again until each serves what `change` wants, or until `deadline`.
+    /// Asks all `servers` again and again until each serves what is `expected`, or until `deadline`.
     /// `progress` hears every verdict; so does the caller the last one. Cancel safe.
     pub async fn served(
         &self,
-        change: &Change,
+        expected: &Expected,
         servers: &[NameServer],
         deadline: Moment,
         mut progress: impl FnMut(&Verdict),
     ) -> Verdict {
-        let mut judge = Judge::new(change, servers, self.spec.matches);
-        let keys = change.keys();
+        let mut judge = Judge::new(expected.clone(), servers, self.spec.matches);
         loop {
-            for said in self.round(servers, &keys).await {
+            for said in self.round(servers, expected.keys()).await {
                 judge.hear(&said);
             }
             let verdict = judge.verdict();
@@ -259,7 +282,7 @@ impl Verifier {
                 asked.spawn(async move {
                     let rtype = wire_type(key.rtype);
                     let answer = me.question(resolver, key.name.as_str(), rtype, true).await;
-                    let heard = answer.and_then(|answer| {
+                    let heard = answer.map_err(|miss| miss.to_string()).and_then(|answer| {
                         answered(&answer, &key).map_err(|error| error.to_string())
                     });
                     Sample {
