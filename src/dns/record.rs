@@ -20,7 +20,7 @@ pub enum RecordError {
         "`{0}` is not the name of a host: labels of letters, digits, `-` and `_`, at least two of them"
     )]
     Name(String),
-    #[error("`{0}` is not a record type that can be moved: A, AAAA and CNAME are")]
+    #[error("`{0}` is not a record type that is known here: A, AAAA, CNAME and TXT are")]
     Type(String),
     #[error("`{value}` is not a value for a record of type {rtype}")]
     Value { rtype: RecordType, value: String },
@@ -32,22 +32,24 @@ pub enum RecordError {
     Ttl(u64),
 }
 
-/// The types that a cutover moves.
+/// The types that a cutover moves, and TXT, in which it may leave word for others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordType {
     A,
     Aaaa,
     Cname,
+    Txt,
 }
 
 impl RecordType {
-    pub const ALL: [Self; 3] = [Self::A, Self::Aaaa, Self::Cname];
+    pub const ALL: [Self; 4] = [Self::A, Self::Aaaa, Self::Cname, Self::Txt];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::A => "A",
             Self::Aaaa => "AAAA",
             Self::Cname => "CNAME",
+            Self::Txt => "TXT",
         }
     }
 }
@@ -114,6 +116,40 @@ pub enum Values {
     A(BTreeSet<Ipv4Addr>),
     Aaaa(BTreeSet<Ipv6Addr>),
     Cname(Name),
+    Txt(BTreeSet<Text>),
+}
+
+/// What a TXT record says, in one piece and in characters that no provider quotes or escapes in a way of
+/// its own: letters, digits, space and `-_.,:;=+/@`, at most 255 of them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Text(Box<str>);
+
+impl FromStr for Text {
+    type Err = ();
+
+    /// With or without the quotes of a zone file around it.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let inner = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+        let text = inner.unwrap_or(text);
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b" -_.,:;=+/@".contains(&b);
+        // RFC 1035, section 3.3.14: one string has its length in one byte.
+        match (1..=255).contains(&text.len()) && text.bytes().all(plain) {
+            true => Ok(Self(text.into())),
+            false => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Values {
@@ -128,7 +164,7 @@ impl Values {
         let texts: BTreeSet<&str> = texts.into_iter().take(MAX_VALUES + 1).collect();
         let limit = match rtype {
             RecordType::Cname => 1,
-            RecordType::A | RecordType::Aaaa => MAX_VALUES,
+            RecordType::A | RecordType::Aaaa | RecordType::Txt => MAX_VALUES,
         };
         let Some(first) = texts.first() else {
             return Err(RecordError::Empty);
@@ -141,8 +177,9 @@ impl Values {
             value: value.chars().take(80).collect(),
         };
         Ok(match rtype {
-            RecordType::A => Self::A(addresses(&texts).map_err(bad)?),
-            RecordType::Aaaa => Self::Aaaa(addresses(&texts).map_err(bad)?),
+            RecordType::A => Self::A(each(&texts).map_err(bad)?),
+            RecordType::Aaaa => Self::Aaaa(each(&texts).map_err(bad)?),
+            RecordType::Txt => Self::Txt(each(&texts).map_err(bad)?),
             RecordType::Cname => Self::Cname(first.parse().map_err(|_| bad(first))?),
         })
     }
@@ -152,12 +189,14 @@ impl Values {
             Self::A(_) => RecordType::A,
             Self::Aaaa(_) => RecordType::Aaaa,
             Self::Cname(_) => RecordType::Cname,
+            Self::Txt(_) => RecordType::Txt,
         }
     }
 
-    /// The values as text in a stable order; a CNAME without its final dot.
+    /// The values as text in a stable order; a CNAME without its final dot, a TXT without quotes.
     pub fn texts(&self) -> Vec<String> {
         match self {
+            Self::Txt(texts) => texts.iter().map(ToString::to_string).collect(),
             Self::A(addrs) => addrs.iter().map(ToString::to_string).collect(),
             Self::Aaaa(addrs) => addrs.iter().map(ToString::to_string).collect(),
             Self::Cname(name) => vec![name.to_string()],
@@ -165,7 +204,16 @@ impl Values {
     }
 }
 
-fn addresses<'a, T: FromStr + Ord>(texts: &BTreeSet<&'a str>) -> Result<BTreeSet<T>, &'a str> {
+/// One of [`Values::texts`] as a zone file has it: a CNAME with its final dot, a TXT in quotes.
+pub fn zone_text(rtype: RecordType, text: &str) -> String {
+    match rtype {
+        RecordType::A | RecordType::Aaaa => text.to_owned(),
+        RecordType::Cname => format!("{text}."),
+        RecordType::Txt => format!("\"{text}\""),
+    }
+}
+
+fn each<'a, T: FromStr + Ord>(texts: &BTreeSet<&'a str>) -> Result<BTreeSet<T>, &'a str> {
     texts
         .iter()
         .map(|text| text.parse().map_err(|_| *text))
@@ -228,9 +276,15 @@ impl RrSet {
         &self.values
     }
 
-    /// The values as text; a CNAME without its final dot.
+    /// The values as text; a CNAME without its final dot, a TXT without quotes.
     pub fn texts(&self) -> Vec<String> {
         self.values.texts()
+    }
+
+    /// The values as a zone file has them.
+    pub fn zone_texts(&self) -> Vec<String> {
+        let texts = self.texts().into_iter();
+        texts.map(|text| zone_text(self.rtype(), &text)).collect()
     }
 }
 
@@ -305,6 +359,14 @@ mod tests {
             RrSet::parse(&cname, 60, ["a.example", "b.example"]),
             Err(RecordError::TooMany)
         );
+        let txt = key("_cutover.shop.example.com TXT");
+        let quoted = RrSet::parse(&txt, 60, ["\"epoch=7; held by app-01\""]).unwrap();
+        assert_eq!(quoted.texts(), ["epoch=7; held by app-01"]);
+        assert_eq!(quoted.zone_texts(), ["\"epoch=7; held by app-01\""]);
+        let long = "x".repeat(256);
+        for bad in ["", "a\"b", "a\\b", "\"a\" \"b\"", "é", long.as_str()] {
+            assert!(RrSet::parse(&txt, 60, [bad]).is_err(), "{bad}");
+        }
         assert!("shop.example.com MX".parse::<Key>().is_err());
         assert!("shop.example.com".parse::<Key>().is_err());
     }

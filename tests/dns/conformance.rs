@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use pilotfish::dns::record::records;
 use pilotfish::dns::{
-    Capabilities, Change, CompareAndSet, DnsError, Kind, Observed, Outcome, Provider, ProviderKind,
-    PublishStep, Published, Records, Retry,
+    Capabilities, Change, CompareAndSet, DnsError, Key, Kind, Observed, Outcome, Provider,
+    ProviderKind, PublishStep, Published, Records, Retry, RrSet,
 };
+use pilotfish_harness::dns::NOTE;
 use pilotfish_harness::dns::faults::{Fault, On};
 use pilotfish_harness::dns::http::Response;
 
@@ -64,6 +65,7 @@ fn play(stage: Stage) {
         play.notices_an_editor_in_between().await;
         play.has_several_values_or_one_family().await;
         play.swaps_types_only_without_a_gap().await;
+        play.leaves_word_in_a_text().await;
         play.waits_a_little_when_told_to().await;
         play.never_sends_twice_what_may_have_happened().await;
         play.asks_again_when_only_the_answer_is_lost().await;
@@ -269,6 +271,31 @@ impl Play {
         let back = change.inverse("").unwrap();
         self.provider().change(&back).await.unwrap();
         assert_eq!(self.now().await.records, before);
+    }
+
+    /// What a lock in the DNS needs: who comes second is told so, where the server compares.
+    async fn leaves_word_in_a_text(&mut self) {
+        if !self.stage.both {
+            return;
+        }
+        let ttl = u64::from(self.rules.ttl.effective(60));
+        let key: Key = format!("{NOTE} TXT").parse().unwrap();
+        let text = |text: &str| records([RrSet::parse(&key, ttl, [text]).unwrap()]);
+        let (mine, theirs) = (text("epoch=1; by=app-01"), text("epoch=1; by=app-02"));
+        let take = Change::new(&Records::new(), &mine, "").unwrap();
+        let done = self.provider().change(&take).await.unwrap();
+        assert_eq!(done.observed.records, mine);
+        let second = Change::new(&Records::new(), &theirs, "").unwrap();
+        let error = self.refused(&second).await;
+        assert!(
+            matches!(&error.kind, Kind::Conflict { found } if *found == mine),
+            "{error}"
+        );
+        let free = text("epoch=1; free");
+        let back = Change::new(&mine, &free, "").unwrap();
+        self.provider().change(&back).await.unwrap();
+        let seen = self.stage.editor.read(&[key]).await.unwrap();
+        assert_eq!(seen.records, free);
     }
 
     async fn waits_a_little_when_told_to(&mut self) {

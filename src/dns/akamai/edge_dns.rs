@@ -14,7 +14,7 @@ use crate::dns::record::{RrSet, records};
 use crate::dns::{
     Access, Call, Capabilities, CompareAndSet, DnsError, DnsSpec, Env, Key, Kind, Maker, Observed,
     Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep, Published,
-    Receipt, RecordType, SetChange, TtlRule, Undo,
+    Receipt, SetChange, TtlRule, Undo,
 };
 
 const KIND: ProviderKind = ProviderKind::Akamai;
@@ -215,16 +215,7 @@ fn entry(set: &SetChange) -> Value {
         (Some(_), Some(_)) => "EDIT",
     };
     let shown = set.to.as_ref().or(set.from.as_ref());
-    let dot = if set.key.rtype == RecordType::Cname {
-        "."
-    } else {
-        ""
-    };
-    let texts = shown.map(RrSet::texts).unwrap_or_default();
-    let rdata: Vec<String> = texts
-        .into_iter()
-        .map(|text| format!("{text}{dot}"))
-        .collect();
+    let rdata = shown.map(RrSet::zone_texts).unwrap_or_default();
     json!({
         "name": set.key.name.as_str(),
         "type": set.key.rtype.as_str(),

@@ -7,7 +7,7 @@ use quick_xml::escape::escape;
 use serde::Deserialize;
 
 use crate::dns::SetChange;
-use crate::dns::record::{Key, RecordType, RrSet};
+use crate::dns::record::{Key, RrSet};
 
 const NAMESPACE: &str = "https://route53.amazonaws.com/doc/2013-04-01/";
 /// The longest comment the API takes.
@@ -53,15 +53,11 @@ pub fn change_batch(actions: &[Action<'_>], comment: &str) -> String {
             set.rtype(),
             set.ttl()
         );
-        for text in set.texts() {
-            let dot = if set.rtype() == RecordType::Cname {
-                "."
-            } else {
-                ""
-            };
+        for text in set.zone_texts() {
             let _ = write!(
                 xml,
-                "<ResourceRecord><Value>{text}{dot}</Value></ResourceRecord>"
+                "<ResourceRecord><Value>{}</Value></ResourceRecord>",
+                escape(text)
             );
         }
         xml.push_str("</ResourceRecords></ResourceRecordSet></Change>");
