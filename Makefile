@@ -36,11 +36,12 @@ lint: $(DENY)
 audit: $(DENY)
 	$(DENY) check advisories
 
-# BENCH_ARGS=--quick for a first look.
+# BENCH_ARGS=--quick and SQL_BENCH_ARGS=--quick for a first look.
 bench:
 	scripts/install-packages bench
 	$(CARGO) build --locked --release -p pilotfish -p pilotfish-loadtest
 	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest bench $(BENCH_ARGS)
+	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest sysbench $(SQL_BENCH_ARGS)
 
 fuzz:
 	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

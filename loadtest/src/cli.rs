@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::idle::Through;
+use crate::sysbench::{self, SysbenchArgs};
 use crate::{bench, idle};
 
 /// What Pilotfish costs, beside HAProxy and beside no proxy at all.
@@ -21,6 +22,8 @@ pub struct Cli {
 enum Command {
     /// Throughput and CPU time per request and per connection, memory per idle session
     Bench(BenchArgs),
+    /// sysbench's transactions at a MariaDB
+    Sysbench(SysbenchArgs),
     /// Resident memory per idle session, as JSON
     Idle(IdleArgs),
 }
@@ -74,6 +77,7 @@ enum ThroughArg {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Bench(args) => bench::run(&args),
+        Command::Sysbench(args) => sysbench::run(&args),
         Command::Idle(args) => {
             let through = match args.through {
                 ThroughArg::Pilotfish => Through::Pilotfish(binary(args.pilotfish.as_deref())?),

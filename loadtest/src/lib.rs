@@ -6,6 +6,7 @@
 //! - [`generator`]: one bounded run of `redis-benchmark`, and what it said
 //! - [`bench`]: all scenarios, interleaved, several rounds; the table and the targets
 //! - [`idle`]: resident memory per session that does nothing
+//! - [`sysbench`]: transactions at a MariaDB, with a table of its own
 //! - [`stats`]: medians and ranges
 //!
 //! Everything is judged by ratios within one run: absolute figures say more about the machine than about a proxy.
@@ -19,3 +20,4 @@ pub mod generator;
 pub mod idle;
 pub mod scenario;
 pub mod stats;
+pub mod sysbench;
