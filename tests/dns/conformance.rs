@@ -1,6 +1,7 @@
 //! One test, over every provider there is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pilotfish::dns::record::records;
@@ -244,10 +245,33 @@ impl Play {
         let fewer = set("A", ttl, &["192.0.2.32", "192.0.2.34"]);
         for sets in [records([many]), records([fewer]), self.region(30)] {
             let change = Change::new(&self.now().await.records, &sets, "").unwrap();
+            let gaps = self.watch_for_gaps(&change);
             self.provider().change(&change).await.unwrap();
+            self.stage.faults.clear();
+            assert_eq!(gaps.load(Ordering::SeqCst), 0, "the name had no records");
             assert_eq!(self.now().await.records, sets);
         }
         self.edit(&before).await;
+    }
+
+    /// Looks before every request that may change something whether the name has any records.
+    fn watch_for_gaps(&self, change: &Change) -> Arc<AtomicUsize> {
+        let gaps = Arc::new(AtomicUsize::new(0));
+        for _ in 0..8 {
+            let (gaps, editor, keys) = (gaps.clone(), self.stage.editor.clone(), change.keys());
+            let look = move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                let seen = runtime.unwrap().block_on(editor.read(&keys));
+                if seen.is_ok_and(|seen| !seen.records.is_empty()) {
+                    return;
+                }
+                gaps.fetch_add(1, Ordering::SeqCst);
+            };
+            self.fault(On::Write, Fault::Meanwhile(Box::new(look)));
+        }
+        gaps
     }
 
     async fn swaps_types_only_without_a_gap(&mut self) {
