@@ -150,10 +150,7 @@ impl Verdict {
 
     /// Those that do not serve it yet, for people: name, state and serial.
     pub fn waiting_for(&self) -> Vec<String> {
-        let open = self
-            .servers
-            .iter()
-            .filter(|(_, s)| s.state != State::Serves);
+        let open = self.servers.iter().filter(|(s, _)| !self.is_right(s));
         let line = |(server, standing): (&NameServer, &Standing)| {
             let serial = match (standing.serial, standing.lags) {
                 (Some(serial), true) => format!(" (serial {serial}, behind the others)"),
