@@ -42,6 +42,7 @@ bench:
 	$(CARGO) build --locked --release -p pilotfish -p pilotfish-loadtest
 	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest bench $(BENCH_ARGS)
 	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest sysbench $(SQL_BENCH_ARGS)
+	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest pgbench $(SQL_BENCH_ARGS)
 
 fuzz:
 	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

@@ -172,6 +172,7 @@ const PURE: &[&str] = &[
     "proto/mysql/login/exchange.rs",
     "proto/mysql/login/hello.rs",
     "dns/change.rs",
+    "dns/name.rs",
     "dns/record.rs",
     "dns/rows.rs",
     "dns/rfc2136/message.rs",
