@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use pilotfish_harness::haproxy::{HaProxy, Recipe};
-use pilotfish_harness::mariadb::{CHECK, DATABASE, GaleraCluster, ROOT, SHOP};
+use pilotfish_harness::mariadb::{CHECK, DATABASE, GaleraCluster, RIVAL, SHOP};
 use pilotfish_harness::resp::Target;
 use pilotfish_harness::sidecar::{Change, Config, HealthWatch, Service, Sidecar, Until};
 use pilotfish_harness::sql::{Conn, Login};
@@ -82,7 +82,7 @@ impl Stage {
                 self.haproxy.tcp.into(),
                 Mode::PerRequest,
                 20,
-                ROOT.login(),
+                RIVAL.login(),
             )?,
         })
     }

@@ -31,6 +31,11 @@ pub const SHOP: Account = Account {
     user: "shop",
     password: "shop-s3cret",
 };
+/// The same for load that goes past the sidecar, to tell its sessions apart. As little above `read_only` as [`SHOP`].
+pub const RIVAL: Account = Account {
+    user: "rival",
+    password: "rival-s3cret",
+};
 /// What the sidecar's probes log in as. May ask for the state of replication.
 pub const PROBE: Account = Account {
     user: "pilotfish",
@@ -157,8 +162,9 @@ fn accounts_sql() -> String {
         )
     };
     format!(
-        "FLUSH PRIVILEGES;\nCREATE DATABASE {DATABASE};\n{}{}{}",
+        "FLUSH PRIVILEGES;\nCREATE DATABASE {DATABASE};\n{}{}{}{}",
         account(SHOP, &format!("ALL ON {DATABASE}.*")),
+        account(RIVAL, &format!("ALL ON {DATABASE}.*")),
         account(PROBE, "REPLICATION CLIENT, REPLICA MONITOR ON *.*"),
         account(CHECK, "USAGE ON *.*"),
     )

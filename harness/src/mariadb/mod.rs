@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-pub use base::{Account, CHECK, PROBE, ROOT, SHOP};
+pub use base::{Account, CHECK, PROBE, RIVAL, ROOT, SHOP};
 pub use conf::MariaConf;
 pub use galera::{GaleraCluster, NodeState};
 
