@@ -12,7 +12,7 @@ pub enum ChangeError {
     Nothing,
     #[error("`{0}` would be left without any record")]
     Empty(Name),
-    #[error("`{0}` would have a CNAME next to addresses")]
+    #[error("`{0}` would have a CNAME next to other records")]
     CnameAndOthers(Name),
     #[error("`{key}` would point to {value}, where no server can be")]
     Nowhere { key: Key, value: String },
@@ -55,15 +55,14 @@ impl Change {
         }
         for key in &keys {
             let has = |rtype| to.contains_key(&Key::new(key.name.clone(), rtype));
-            let (a, aaaa, cname) = (
-                has(RecordType::A),
-                has(RecordType::Aaaa),
-                has(RecordType::Cname),
-            );
-            if !(a || aaaa || cname) {
+            let cname = has(RecordType::Cname);
+            let others = RecordType::ALL
+                .into_iter()
+                .any(|t| t != RecordType::Cname && has(t));
+            if !(cname || others) {
                 return Err(ChangeError::Empty(key.name.clone()));
             }
-            if cname && (a || aaaa) {
+            if cname && others {
                 return Err(ChangeError::CnameAndOthers(key.name.clone()));
             }
         }
@@ -125,6 +124,7 @@ fn possible(set: &RrSet) -> Result<(), ChangeError> {
             .find(|a| a.is_unspecified() || a.is_multicast())
             .map(ToString::to_string),
         Values::Cname(target) => (target == set.name()).then(|| target.to_string()),
+        Values::Txt(_) => None,
     };
     nowhere.map_or(Ok(()), |value| {
         Err(ChangeError::Nowhere {

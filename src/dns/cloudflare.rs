@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::http::{Answer, Ask, Bearer, Http, Method, Settings, encode};
+use super::record::zone_text;
 use super::rows::{self, Row, Step};
 use super::{
     Access, Call, Capabilities, CompareAndSet, DnsError, DnsSpec, Env, Key, Kind, Maker, Name,
     Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep,
-    Published, Receipt, SetChange, TtlRule, Undo,
+    Published, Receipt, RecordType, SetChange, TtlRule, Undo,
 };
 
 const KIND: ProviderKind = ProviderKind::Cloudflare;
@@ -251,6 +252,7 @@ fn batch(steps: &[Step], rows: &[Row], note: &str) -> Value {
         match step {
             Step::Delete { row } => deletes.push(json!({ "id": row.id })),
             Step::Update { row, value, ttl } => {
+                let value = content(row.key.rtype, value);
                 let mut patch = json!({ "id": row.id, "content": value, "comment": note });
                 if !row.proxied {
                     patch["ttl"] = json!(ttl);
@@ -264,7 +266,7 @@ fn batch(steps: &[Step], rows: &[Row], note: &str) -> Value {
                 posts.push(json!({
                     "type": key.rtype.as_str(),
                     "name": key.name.as_str(),
-                    "content": value,
+                    "content": content(key.rtype, value),
                     "ttl": if proxied { 1 } else { *ttl },
                     "proxied": proxied,
                     "comment": note,
@@ -273,6 +275,13 @@ fn batch(steps: &[Step], rows: &[Row], note: &str) -> Value {
         }
     }
     json!({ "deletes": deletes, "patches": patches, "puts": [], "posts": posts })
+}
+
+fn content(rtype: RecordType, text: &str) -> String {
+    match rtype {
+        RecordType::Txt => zone_text(rtype, text),
+        RecordType::A | RecordType::Aaaa | RecordType::Cname => text.to_owned(),
+    }
 }
 
 impl Provider for Zone {

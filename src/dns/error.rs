@@ -40,7 +40,8 @@ pub enum Retry {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The records are neither what was expected nor what is wanted. Nothing was changed.
+    /// The records are neither what was expected nor what is wanted: somebody else has changed them, and
+    /// we have not changed them back.
     Conflict { found: Records },
     /// The change was sent and its outcome is not known. It must never be sent again unread.
     Unknown,

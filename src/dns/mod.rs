@@ -4,7 +4,7 @@
 //! A provider is a file here and one line in [`PROVIDERS`]; `tests/dns` runs the same conformance test
 //! over all of them. What they promise differs, and [`Capabilities`] says so honestly.
 //!
-//! - [`record`], [`change`]: record sets that cannot be empty, and what is left of a change to do (pure)
+//! - [`name`], [`record`], [`change`]: record sets that cannot be empty, and what is left of a change to do (pure)
 //! - [`flow`]: read, compare, send, read back: the same for everybody
 //! - [`wire`]: messages of the DNS itself
 //! - [`rows`]: for providers that keep every record apart
@@ -21,6 +21,7 @@ pub mod error;
 pub mod flow;
 pub mod http;
 pub mod linode;
+pub mod name;
 pub mod ovh;
 pub mod powerdns;
 pub mod record;
@@ -79,7 +80,7 @@ pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, DnsError>> + Send +
 
 /// Where the records of a zone are kept.
 ///
-/// Every call is bounded in time by [`Patience`]. Dropping a call closes its connection. A dropped
+/// Every request of a call is bounded in time by [`Patience`], and so is the call. Dropping a call closes its connection. A dropped
 /// [`read`](Self::read), [`published`](Self::published) or [`check`](Self::check) has changed nothing. A
 /// dropped [`change`](Self::change) is like one with an unknown outcome: read before anything else.
 pub trait Provider: Send + Sync {

@@ -173,12 +173,8 @@ fn patched(set: &SetChange, note: &str) -> Value {
     let Some(to) = &set.to else {
         return json!({ "name": name, "type": rtype, "changetype": "DELETE" });
     };
-    let dotted = |text: String| match set.key.rtype {
-        super::RecordType::Cname => format!("{text}."),
-        super::RecordType::A | super::RecordType::Aaaa => text,
-    };
-    let record = |text| json!({ "content": dotted(text), "disabled": false });
-    let records: Vec<Value> = to.texts().into_iter().map(record).collect();
+    let record = |text| json!({ "content": text, "disabled": false });
+    let records: Vec<Value> = to.zone_texts().into_iter().map(record).collect();
     json!({
         "name": name,
         "type": rtype,

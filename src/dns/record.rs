@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+pub use super::name::Name;
+
 /// A set larger than this is not one that a cutover moves (and no answer makes us hold more).
 pub const MAX_VALUES: usize = 100;
 /// RFC 2181, section 8: a TTL has 31 bits.
@@ -18,7 +20,7 @@ pub enum RecordError {
         "`{0}` is not the name of a host: labels of letters, digits, `-` and `_`, at least two of them"
     )]
     Name(String),
-    #[error("`{0}` is not a record type that can be moved: A, AAAA and CNAME are")]
+    #[error("`{0}` is not a record type that is known here: A, AAAA, CNAME and TXT are")]
     Type(String),
     #[error("`{value}` is not a value for a record of type {rtype}")]
     Value { rtype: RecordType, value: String },
@@ -30,92 +32,24 @@ pub enum RecordError {
     Ttl(u64),
 }
 
-/// A name in the DNS: absolute, in lower case, without the final dot. Wildcards are none: what they
-/// answer cannot be asked for by their own name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Box<str>);
-
-impl Name {
-    /// Without the final dot.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// With the final dot.
-    pub fn absolute(&self) -> String {
-        format!("{}.", self.0)
-    }
-
-    /// Whether the name is `zone` or below it.
-    pub fn is_within(&self, zone: &Self) -> bool {
-        self.relative_to(zone).is_some()
-    }
-
-    /// The part before `zone`: empty for the zone itself, `None` outside of it.
-    pub fn relative_to(&self, zone: &Self) -> Option<&str> {
-        let before = self.0.strip_suffix(&*zone.0)?;
-        if before.is_empty() {
-            return Some("");
-        }
-        before.strip_suffix('.')
-    }
-
-    /// The name without its first label, while that leaves at least one label.
-    pub fn parent(&self) -> Option<&str> {
-        self.0.split_once('.').map(|(_, parent)| parent)
-    }
-}
-
-impl FromStr for Name {
-    type Err = RecordError;
-
-    fn from_str(text: &str) -> Result<Self, RecordError> {
-        let name = text.strip_suffix('.').unwrap_or(text);
-        let label_ok = |label: &str| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        };
-        let numeric = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        // 255 bytes on the wire are 253 written ones.
-        if name.len() > 253 || numeric || !name.contains('.') || !name.split('.').all(label_ok) {
-            return Err(RecordError::Name(text.chars().take(80).collect()));
-        }
-        Ok(Self(name.to_ascii_lowercase().into()))
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The types that a cutover moves.
+/// The types that a cutover moves, and TXT, in which it may leave word for others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordType {
     A,
     Aaaa,
     Cname,
+    Txt,
 }
 
 impl RecordType {
-    pub const ALL: [Self; 3] = [Self::A, Self::Aaaa, Self::Cname];
+    pub const ALL: [Self; 4] = [Self::A, Self::Aaaa, Self::Cname, Self::Txt];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::A => "A",
             Self::Aaaa => "AAAA",
             Self::Cname => "CNAME",
+            Self::Txt => "TXT",
         }
     }
 }
@@ -182,6 +116,40 @@ pub enum Values {
     A(BTreeSet<Ipv4Addr>),
     Aaaa(BTreeSet<Ipv6Addr>),
     Cname(Name),
+    Txt(BTreeSet<Text>),
+}
+
+/// What a TXT record says, in one piece and in characters that no provider quotes or escapes in a way of
+/// its own: letters, digits, space and `-_.,:;=+/@`, at most 255 of them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Text(Box<str>);
+
+impl FromStr for Text {
+    type Err = ();
+
+    /// With or without the quotes of a zone file around it.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let inner = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+        let text = inner.unwrap_or(text);
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b" -_.,:;=+/@".contains(&b);
+        // RFC 1035, section 3.3.14: one string has its length in one byte.
+        match (1..=255).contains(&text.len()) && text.bytes().all(plain) {
+            true => Ok(Self(text.into())),
+            false => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Values {
@@ -196,7 +164,7 @@ impl Values {
         let texts: BTreeSet<&str> = texts.into_iter().take(MAX_VALUES + 1).collect();
         let limit = match rtype {
             RecordType::Cname => 1,
-            RecordType::A | RecordType::Aaaa => MAX_VALUES,
+            RecordType::A | RecordType::Aaaa | RecordType::Txt => MAX_VALUES,
         };
         let Some(first) = texts.first() else {
             return Err(RecordError::Empty);
@@ -209,8 +177,9 @@ impl Values {
             value: value.chars().take(80).collect(),
         };
         Ok(match rtype {
-            RecordType::A => Self::A(addresses(&texts).map_err(bad)?),
-            RecordType::Aaaa => Self::Aaaa(addresses(&texts).map_err(bad)?),
+            RecordType::A => Self::A(each(&texts).map_err(bad)?),
+            RecordType::Aaaa => Self::Aaaa(each(&texts).map_err(bad)?),
+            RecordType::Txt => Self::Txt(each(&texts).map_err(bad)?),
             RecordType::Cname => Self::Cname(first.parse().map_err(|_| bad(first))?),
         })
     }
@@ -220,12 +189,14 @@ impl Values {
             Self::A(_) => RecordType::A,
             Self::Aaaa(_) => RecordType::Aaaa,
             Self::Cname(_) => RecordType::Cname,
+            Self::Txt(_) => RecordType::Txt,
         }
     }
 
-    /// The values as text in a stable order; a CNAME without its final dot.
+    /// The values as text in a stable order; a CNAME without its final dot, a TXT without quotes.
     pub fn texts(&self) -> Vec<String> {
         match self {
+            Self::Txt(texts) => texts.iter().map(ToString::to_string).collect(),
             Self::A(addrs) => addrs.iter().map(ToString::to_string).collect(),
             Self::Aaaa(addrs) => addrs.iter().map(ToString::to_string).collect(),
             Self::Cname(name) => vec![name.to_string()],
@@ -233,7 +204,16 @@ impl Values {
     }
 }
 
-fn addresses<'a, T: FromStr + Ord>(texts: &BTreeSet<&'a str>) -> Result<BTreeSet<T>, &'a str> {
+/// One of [`Values::texts`] as a zone file has it: a CNAME with its final dot, a TXT in quotes.
+pub fn zone_text(rtype: RecordType, text: &str) -> String {
+    match rtype {
+        RecordType::A | RecordType::Aaaa => text.to_owned(),
+        RecordType::Cname => format!("{text}."),
+        RecordType::Txt => format!("\"{text}\""),
+    }
+}
+
+fn each<'a, T: FromStr + Ord>(texts: &BTreeSet<&'a str>) -> Result<BTreeSet<T>, &'a str> {
     texts
         .iter()
         .map(|text| text.parse().map_err(|_| *text))
@@ -296,9 +276,15 @@ impl RrSet {
         &self.values
     }
 
-    /// The values as text; a CNAME without its final dot.
+    /// The values as text; a CNAME without its final dot, a TXT without quotes.
     pub fn texts(&self) -> Vec<String> {
         self.values.texts()
+    }
+
+    /// The values as a zone file has them.
+    pub fn zone_texts(&self) -> Vec<String> {
+        let texts = self.texts().into_iter();
+        texts.map(|text| zone_text(self.rtype(), &text)).collect()
     }
 }
 
@@ -334,35 +320,6 @@ mod tests {
 
     fn key(text: &str) -> Key {
         text.parse().unwrap()
-    }
-
-    #[test]
-    fn names_know_their_zone() {
-        let zone: Name = "Example.COM.".parse().unwrap();
-        for (name, relative) in [
-            ("example.com", Some("")),
-            ("shop.example.com.", Some("shop")),
-            ("a.b.example.com", Some("a.b")),
-            ("myexample.com", None),
-            ("example.org", None),
-        ] {
-            let name: Name = name.parse().unwrap();
-            assert_eq!(name.relative_to(&zone), relative, "{name}");
-        }
-        for bad in [
-            "",
-            ".",
-            "com",
-            "a..b",
-            "-a.b",
-            "*.example.com",
-            "10.0.0.1",
-            "a b.c",
-            "é.fr",
-        ] {
-            assert!(bad.parse::<Name>().is_err(), "{bad}");
-        }
-        assert!(format!("{}.com", "a".repeat(64)).parse::<Name>().is_err());
     }
 
     #[test]
@@ -402,6 +359,14 @@ mod tests {
             RrSet::parse(&cname, 60, ["a.example", "b.example"]),
             Err(RecordError::TooMany)
         );
+        let txt = key("_cutover.shop.example.com TXT");
+        let quoted = RrSet::parse(&txt, 60, ["\"epoch=7; held by app-01\""]).unwrap();
+        assert_eq!(quoted.texts(), ["epoch=7; held by app-01"]);
+        assert_eq!(quoted.zone_texts(), ["\"epoch=7; held by app-01\""]);
+        let long = "x".repeat(256);
+        for bad in ["", "a\"b", "a\\b", "\"a\" \"b\"", "é", long.as_str()] {
+            assert!(RrSet::parse(&txt, 60, [bad]).is_err(), "{bad}");
+        }
         assert!("shop.example.com MX".parse::<Key>().is_err());
         assert!("shop.example.com".parse::<Key>().is_err());
     }

@@ -53,12 +53,12 @@ impl ProviderKind {
     }
 }
 
-/// How long a call to a provider may take.
+/// How long a provider is waited for. A call makes a handful of requests, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// One request, from connecting to the last byte of its answer.
     pub request: Duration,
-    /// All pauses between the requests of one call, also those that a rate limit asks for.
+    /// All pauses before the repetitions of one request, also those that a rate limit asks for.
     pub waiting: Duration,
 }
 

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use hickory_net::proto::op::Message;
+use hickory_net::proto::rr::rdata::{CNAME, TXT};
 use hickory_net::proto::rr::{Name as WireName, RData, RecordType as WireType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -96,6 +97,7 @@ pub fn wire_type(rtype: RecordType) -> WireType {
         RecordType::A => WireType::A,
         RecordType::Aaaa => WireType::AAAA,
         RecordType::Cname => WireType::CNAME,
+        RecordType::Txt => WireType::TXT,
     }
 }
 
@@ -114,9 +116,13 @@ pub fn wire_values(set: &RrSet) -> Result<Vec<RData>, WireError> {
             .iter()
             .map(|a: &Ipv6Addr| RData::AAAA((*a).into()))
             .collect(),
+        Values::Txt(texts) => texts
+            .iter()
+            .map(|text| RData::TXT(TXT::new(vec![text.to_string()])))
+            .collect(),
         Values::Cname(target) => {
             let target = wire_name(target)?;
-            vec![RData::CNAME(hickory_net::proto::rr::rdata::CNAME(target))]
+            vec![RData::CNAME(CNAME(target))]
         }
     })
 }
@@ -147,6 +153,8 @@ pub fn answered(message: &Message, key: &Key) -> Result<Option<RrSet>, WireError
         RData::A(addr) => addr.0.to_string(),
         RData::AAAA(addr) => addr.0.to_string(),
         RData::CNAME(name) => name.0.to_ascii(),
+        // Several strings are one text, cut where it did not fit (RFC 7208, section 3.3).
+        RData::TXT(txt) => String::from_utf8_lossy(&txt.txt_data.concat()).into_owned(),
         _ => String::new(),
     };
     let values: Vec<String> = mine.iter().map(|r| text(&r.data)).collect();

@@ -16,7 +16,7 @@ fn at(server: &HttpServer) -> Endpoint {
     }
 }
 
-/// What OVH's name servers would answer, by the back door of the stand-in.
+/// Whether region `n` is what OVH says is edited, and that nothing edited is unpublished.
 async fn served(provider: &dyn Provider, n: u8) -> bool {
     let seen = provider
         .published(&pilotfish::dns::Receipt::default())
@@ -157,9 +157,7 @@ async fn an_abandoned_change_list_of_ours_stands_in_nobodys_way() {
         region(10, 300)
     );
     // Who wants something else must not lose somebody's draft,
-    let only_a = region(30, 60).into_iter().take(1).collect();
-    let from = region(10, 300).into_iter().take(1).collect();
-    let other = Change::new(&from, &only_a, "").unwrap();
+    let other = Change::new(&region(10, 300), &region(30, 60), "").unwrap();
     let error = stage.editor.change(&other).await.unwrap_err();
     assert_eq!(error.retry(), Retry::Later, "{error}");
     // and who wants the same goes on.

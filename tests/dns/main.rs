@@ -9,4 +9,5 @@ mod apis;
 mod aws;
 mod conformance;
 mod primary;
+mod tls;
 mod verify;

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use pilotfish::dns::verify::judge::{State, Verdict};
+use pilotfish::dns::verify::judge::{Expected, State, Verdict};
 use pilotfish::dns::verify::{Signed, Verifier, VerifyError};
-use pilotfish::dns::{Change, Outcome, VerifySpec};
+use pilotfish::dns::{Change, Observed, Outcome, VerifySpec};
 use pilotfish_harness::dns::bind::{Bind, Options};
+use pilotfish_harness::dns::knot::Knot;
 use pilotfish_harness::dns::unbound::Unbound;
 use pilotfish_harness::dns::{KEY, KEY_NAME, ZONE};
 use pilotfish_harness::{ports, wait};
@@ -18,32 +19,52 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const NS1: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const NS2: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
+/// What the primary is; the secondary is BIND.
+#[derive(Clone, Copy)]
+enum By {
+    Bind,
+    Knot,
+}
+
 /// One secondary hears of changes at once, the lazy one never.
 struct Site {
-    primary: Bind,
+    primary: SocketAddr,
+    _primary: Box<dyn std::any::Any>,
     secondary: Bind,
     unbound: Unbound,
     parent: Bind,
 }
 
 impl Site {
-    fn start(lazy: bool, min_ttl: u32) -> Self {
+    fn start(by: By, lazy: bool, min_ttl: u32) -> Self {
         let parent = Bind::parent([NS1, NS2], false, false).unwrap();
         let second = ports::free().unwrap();
         let mut records: Vec<String> = BEGINNING.map(str::to_owned).to_vec();
         records.push("www 120 CNAME shop".to_owned());
         records.push("round 60 CNAME around".to_owned());
         records.push("around 60 CNAME round".to_owned());
-        let options = Options {
-            records,
-            notify: if lazy { vec![] } else { vec![second] },
-            ..Options::default()
+        let notify = (!lazy).then_some(second);
+        let (primary, keep): (_, Box<dyn std::any::Any>) = match by {
+            By::Bind => {
+                let options = Options {
+                    records,
+                    notify: notify.into_iter().collect(),
+                    ..Options::default()
+                };
+                let bind = Bind::primary(&options).unwrap();
+                (bind.addr, Box::new(bind))
+            }
+            By::Knot => {
+                let lines: Vec<&str> = records.iter().map(String::as_str).collect();
+                let knot = Knot::primary(&lines, notify).unwrap();
+                (knot.addr, Box::new(knot))
+            }
         };
-        let primary = Bind::primary(&options).unwrap();
-        let secondary = Bind::secondary(primary.addr, Some(second), lazy).unwrap();
-        let unbound = Unbound::start(parent.addr, &[primary.addr, second], min_ttl).unwrap();
+        let secondary = Bind::secondary(primary, Some(second), lazy).unwrap();
+        let unbound = Unbound::start(parent.addr, &[primary, second], min_ttl).unwrap();
         Self {
             primary,
+            _primary: keep,
             secondary,
             unbound,
             parent,
@@ -51,21 +72,25 @@ impl Site {
     }
 
     fn verifier(&self) -> Verifier {
+        Verifier::new(self.spec(), env()).unwrap()
+    }
+
+    fn spec(&self) -> VerifySpec {
         let mut spec = VerifySpec::new(ZONE.parse().unwrap(), vec![self.unbound.addr]);
         let servers = [
-            (HERE, &self.parent),
-            (NS1, &self.primary),
-            (NS2, &self.secondary),
+            (HERE, self.parent.addr),
+            (NS1, self.primary),
+            (NS2, self.secondary.addr),
         ];
-        spec.address_map = servers.map(|(ip, server)| (ip, server.addr)).into();
+        spec.address_map = servers.into();
         spec.pause = Duration::from_millis(50);
         spec.question = Duration::from_millis(800);
-        Verifier::new(spec, env()).unwrap()
+        spec
     }
 
     async fn change(&self, from: u8, to: u8) -> Change {
         let change = Change::new(&region(from, 300), &region(to, 60), "").unwrap();
-        let provider = make(&rfc2136(self.primary.addr, KEY_NAME, KEY));
+        let provider = make(&rfc2136(self.primary, KEY_NAME, KEY));
         assert_eq!(
             provider.change(&change).await.unwrap().outcome,
             Outcome::Applied
@@ -80,27 +105,35 @@ async fn served(verifier: &Verifier, change: &Change, seconds: u64) -> (Verdict,
     let clock = verifier.clock();
     let deadline = clock.now() + Duration::from_secs(seconds);
     let mut rounds = 0;
+    let observed = Observed {
+        records: change.to(),
+        ..Observed::default()
+    };
+    let expected = Expected::new(change, &observed);
     let verdict = verifier
-        .served(change, &servers, deadline, |_| rounds += 1)
+        .served(&expected, &servers, deadline, |_| rounds += 1)
         .await;
     (verdict, rounds)
 }
 
 #[tokio::test]
 async fn every_server_that_the_parent_names_must_answer_several_times() {
-    let site = Site::start(false, 0);
+    let site = Site::start(By::Bind, false, 0);
     let verifier = site.verifier();
     let servers = verifier.delegation().await.unwrap();
     let found: BTreeSet<SocketAddr> = servers.iter().map(|server| server.addr).collect();
-    assert_eq!(
-        found,
-        BTreeSet::from([site.primary.addr, site.secondary.addr])
-    );
+    assert_eq!(found, BTreeSet::from([site.primary, site.secondary.addr]));
     assert!(
         servers
             .iter()
             .any(|server| server.name.as_str() == "ns2.example.com")
     );
+
+    // Whoever knows better where to ask.
+    let mut told = site.spec();
+    told.parent = Some(site.parent.addr);
+    let told = Verifier::new(told, env()).unwrap();
+    assert_eq!(told.delegation().await.unwrap(), servers);
 
     let change = site.change(10, 20).await;
     let (verdict, rounds) = served(&verifier, &change, 20).await;
@@ -112,15 +145,16 @@ async fn every_server_that_the_parent_names_must_answer_several_times() {
         .map(|s| s.serial.unwrap())
         .collect();
     assert_eq!(serials.len(), 1);
-    assert_eq!(
-        verifier.soa(site.primary.addr).await.unwrap().negative_ttl,
-        5
-    );
+    assert_eq!(verifier.soa(site.primary).await.unwrap().negative_ttl, 5);
 }
 
 #[tokio::test]
 async fn a_secondary_that_lags_is_named_with_its_serial() {
-    let site = Site::start(true, 0);
+    lags(Site::start(By::Bind, true, 0)).await;
+    lags(Site::start(By::Knot, true, 0)).await;
+}
+
+async fn lags(site: Site) {
     let verifier = site.verifier();
     let change = site.change(10, 20).await;
     let (verdict, _) = served(&verifier, &change, 1).await;
@@ -136,7 +170,11 @@ async fn a_secondary_that_lags_is_named_with_its_serial() {
 
 #[tokio::test]
 async fn a_secondary_that_is_dead_or_hangs_is_named() {
-    let site = Site::start(false, 0);
+    dies(Site::start(By::Bind, false, 0)).await;
+    dies(Site::start(By::Knot, false, 0)).await;
+}
+
+async fn dies(site: Site) {
     let verifier = site.verifier();
     let change = site.change(10, 20).await;
     assert!(served(&verifier, &change, 20).await.0.served());
@@ -162,7 +200,7 @@ fn second(verdict: &Verdict) -> State {
 
 #[tokio::test]
 async fn a_resolver_that_keeps_answers_longer_than_it_may_is_seen() {
-    let site = Site::start(false, 300);
+    let site = Site::start(By::Bind, false, 300);
     let verifier = site.verifier();
     let keys: Vec<_> = region(10, 300).into_keys().collect();
     let before = verifier.sample(&keys).await;
@@ -185,7 +223,7 @@ async fn a_resolver_that_keeps_answers_longer_than_it_may_is_seen() {
 
 #[tokio::test]
 async fn chains_are_walked_and_their_shortest_ttl_counts() {
-    let site = Site::start(false, 0);
+    let site = Site::start(By::Bind, false, 0);
     let verifier = site.verifier();
     let chain = verifier
         .chain(&"www.example.com A".parse().unwrap())

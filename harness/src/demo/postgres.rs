@@ -17,8 +17,10 @@ const SERVICE: &str = "shop";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Plays and tells it; `true` when every guarantee held.
-pub(super) fn perform(binary: &Path) -> Result<bool> {
-    println!("\n== PostgreSQL: the primary is killed, and returns as it was ==\n");
+pub(super) fn perform(binary: &Path, number: usize) -> Result<bool> {
+    println!(
+        "\n== {number} of {number}: PostgreSQL: the primary is killed, and returns as it was ==\n"
+    );
     println!("A primary and a streaming standby. Rows are inserted without a break:");
     println!("  php   a connection per row, 2 at once, over the Unix socket");
     println!("  kept  2 kept connections over TCP\n");

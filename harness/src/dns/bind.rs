@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{KEY, KEY_NAME, NAME, ZONE, query, zone_file};
+use super::{KEY, KEY_NAME, NAME, NOTE, ZONE, query, zone_file};
 use crate::process::{Launch, Server, find_program};
 use crate::{ports, scratch, wait};
 
@@ -37,8 +37,8 @@ pub struct Bind {
 }
 
 impl Bind {
-    /// A primary of [`ZONE`] whose key may change the addresses and the CNAME of [`NAME`], and nothing
-    /// else. A second key, `viewer`, may do nothing; a second zone, `example.org`, takes no updates.
+    /// A primary of [`ZONE`] whose key may change the addresses and the CNAME of [`NAME`] and the
+    /// text of [`NOTE`], and nothing else. A second key, `viewer`, may do nothing; a second zone, `example.org`, takes no updates.
     pub fn primary(options: &Options) -> Result<Self> {
         let dir = scratch::Dir::new()?;
         let lines: Vec<&str> = options.records.iter().map(String::as_str).collect();
@@ -52,7 +52,8 @@ impl Bind {
              key \"viewer\" {{ algorithm hmac-sha256; secret \"{KEY}\"; }};\n\
              zone \"{ZONE}\" {{ type primary; file \"zone.db\"; {sign} notify explicit; \
              also-notify {{ {notify} }}; \
-             update-policy {{ grant {KEY_NAME} name {NAME}. A AAAA CNAME; }}; }};\n\
+             update-policy {{ grant {KEY_NAME} name {NAME}. A AAAA CNAME; \
+             grant {KEY_NAME} name {NOTE}. TXT; }}; }};\n\
              zone \"example.org\" {{ type primary; file \"other.db\"; notify no; }};\n"
         );
         Self::start(dir, options.addr, &zones)

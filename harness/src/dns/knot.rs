@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{KEY, KEY_NAME, NAME, ZONE, query, zone_file};
+use super::{KEY, KEY_NAME, NAME, NOTE, ZONE, query, zone_file};
 use crate::process::{Launch, Server, find_program};
 use crate::{ports, scratch, wait};
 
@@ -48,8 +48,8 @@ impl Knot {
              key:\n  - id: {KEY_NAME}\n    algorithm: hmac-sha256\n    secret: {KEY}\n  - id: viewer\n    \
              algorithm: hmac-sha256\n    secret: {KEY}\n\
              acl:\n  - id: change\n    key: {KEY_NAME}\n    action: update\n    update-owner: name\n    \
-             update-owner-match: equal\n    update-owner-name: [{NAME}.]\n    \
-             update-type: [A, AAAA, CNAME]\n  - id: copy\n    address: 127.0.0.1\n    \
+             update-owner-match: equal\n    update-owner-name: [{NAME}., {NOTE}.]\n    \
+             update-type: [A, AAAA, CNAME, TXT]\n  - id: copy\n    address: 127.0.0.1\n    \
              action: transfer\n{remote}\
              zone:\n  - domain: {ZONE}\n    file: {path}/zone.db\n    acl: [change, copy]\n{notify}  \
              - domain: example.org\n    file: {path}/other.db\n"

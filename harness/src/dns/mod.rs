@@ -20,8 +20,10 @@ use std::fmt::Write as _;
 
 /// The zone of every server here.
 pub const ZONE: &str = "example.com";
-/// The only name that the key may change.
+/// The name whose addresses the key may change.
 pub const NAME: &str = "shop.example.com";
+/// Where it may leave word for others.
+pub const NOTE: &str = "_cutover.shop.example.com";
 /// HMAC-SHA256, and what tests look for where it must not be.
 pub const KEY_NAME: &str = "cutover";
 pub const KEY: &str = "c2VjcmV0LXRoYXQtbm9ib2R5LW1heS1zZWUtMDEyMzQ=";

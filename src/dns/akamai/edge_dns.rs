@@ -14,7 +14,7 @@ use crate::dns::record::{RrSet, records};
 use crate::dns::{
     Access, Call, Capabilities, CompareAndSet, DnsError, DnsSpec, Env, Key, Kind, Maker, Observed,
     Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep, Published,
-    Receipt, RecordType, SetChange, TtlRule, Undo,
+    Receipt, SetChange, TtlRule, Undo,
 };
 
 const KIND: ProviderKind = ProviderKind::Akamai;
@@ -144,22 +144,38 @@ impl Zone {
     }
 
     /// Whether the open list holds nothing but what we are about to do: then a call of ours left it
-    /// when it was interrupted.
+    /// when it was interrupted. Whatever in it we do not understand is not ours.
     async fn is_our_draft(&self, sets: &[SetChange]) -> Result<bool, DnsError> {
         let diff: Value = self
             .http
             .json(&Ask::get(format!("{}/diff", self.list)))
             .await?;
-        let ours = |entry: &Value| {
-            let is = |set: &SetChange| {
+        let Some(entries) = diff["diffs"].as_array() else {
+            return Ok(false);
+        };
+        let mine = |entry: &Value| {
+            let is = |set: &&SetChange| {
                 entry["name"].as_str() == Some(set.key.name.as_str())
                     && entry["type"].as_str() == Some(set.key.rtype.as_str())
             };
-            sets.iter().any(is)
+            sets.iter().find(is)
         };
-        // Whatever it is that we do not understand, it is not ours.
-        let entries = diff["diffs"].as_array();
-        Ok(entries.is_some_and(|entries| entries.iter().all(ours)))
+        let Some(touched) = entries.iter().map(mine).collect::<Option<Vec<_>>>() else {
+            return Ok(false);
+        };
+        let ask = Ask::get(format!("{}/recordsets?showAll=true", self.list));
+        let draft: Value = self.http.json(&ask).await?;
+        let drafted = |key: &Key| {
+            let sets = draft["recordsets"].as_array().into_iter().flatten();
+            let mut sets = sets.filter(|set| {
+                set["name"].as_str() == Some(key.name.as_str())
+                    && set["type"].as_str() == Some(key.rtype.as_str())
+            });
+            let set = sets.next()?;
+            let rdata = set["rdata"].as_array().into_iter().flatten();
+            RrSet::parse(key, set["ttl"].as_u64()?, rdata.filter_map(Value::as_str)).ok()
+        };
+        Ok(touched.into_iter().all(|set| drafted(&set.key) == set.to))
     }
 
     async fn discard(&self) -> Result<(), DnsError> {
@@ -199,16 +215,7 @@ fn entry(set: &SetChange) -> Value {
         (Some(_), Some(_)) => "EDIT",
     };
     let shown = set.to.as_ref().or(set.from.as_ref());
-    let dot = if set.key.rtype == RecordType::Cname {
-        "."
-    } else {
-        ""
-    };
-    let texts = shown.map(RrSet::texts).unwrap_or_default();
-    let rdata: Vec<String> = texts
-        .into_iter()
-        .map(|text| format!("{text}{dot}"))
-        .collect();
+    let rdata = shown.map(RrSet::zone_texts).unwrap_or_default();
     json!({
         "name": set.key.name.as_str(),
         "type": set.key.rtype.as_str(),

@@ -139,6 +139,7 @@ fn answer(target: &Value, rtype: RecordType) -> Vec<&str> {
     let servers = || target["servers"].as_array().into_iter().flatten();
     match rtype {
         RecordType::Cname => target["handoutCName"].as_str().into_iter().collect(),
+        RecordType::Txt => Vec::new(),
         RecordType::A => servers()
             .filter_map(Value::as_str)
             .filter(|s| !s.contains(':'))

@@ -6,16 +6,17 @@
 //! redirect: a credential goes to the host it is for.
 
 mod hint;
+mod request;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
+pub use request::{Answer, Ask, Bearer, Dialect, Effect, Outgoing};
 pub use reqwest::Method;
 
 use super::Env;
@@ -30,150 +31,6 @@ use hint::{Pauses, wait_hint};
 
 /// No answer that we ask for is as long as this.
 const MAX_BODY: usize = 4 << 20;
-
-/// How one provider signs, and how it complains.
-pub trait Dialect: Send + Sync {
-    /// The headers that prove who we are.
-    ///
-    /// # Errors
-    /// When there is nothing to sign with.
-    fn sign(&self, request: &Outgoing<'_>) -> Result<Vec<(&'static str, Secret)>, DnsError>;
-
-    /// Whether this says "too many requests", and so that nothing was done.
-    fn throttled(&self, status: u16, _body: &[u8]) -> bool {
-        status == 429
-    }
-
-    /// The message in an error's body, for people.
-    fn explain(&self, body: &[u8]) -> Option<String>;
-}
-
-/// `Authorization: Bearer`, and where the message in an error's body is, as a JSON pointer.
-pub struct Bearer {
-    pub token: Secret,
-    pub message: &'static str,
-}
-
-impl Dialect for Bearer {
-    fn sign(&self, _request: &Outgoing<'_>) -> Result<Vec<(&'static str, Secret)>, DnsError> {
-        let value = format!("Bearer {}", self.token.expose());
-        Ok(vec![("authorization", Secret::new(value))])
-    }
-
-    fn explain(&self, body: &[u8]) -> Option<String> {
-        let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-        Some(body.pointer(self.message)?.as_str()?.to_owned())
-    }
-}
-
-/// What is about to be sent, for whoever signs it.
-#[derive(Debug)]
-pub struct Outgoing<'a> {
-    pub method: &'a str,
-    /// Scheme, host, path and query, as they go out.
-    pub url: &'a str,
-    /// Path and query.
-    pub path: &'a str,
-    pub body: &'a [u8],
-    pub now: Timestamp,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    Reads,
-    Writes,
-}
-
-/// One request.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    method: Method,
-    path: String,
-    body: Option<(Vec<u8>, &'static str)>,
-    effect: Effect,
-    accept: &'static str,
-    header: Option<(&'static str, String)>,
-    anonymous: bool,
-}
-
-impl Ask {
-    /// A question. `path` begins with `/`; it and its query are percent-encoded.
-    pub fn get(path: impl Into<String>) -> Self {
-        Self {
-            method: Method::GET,
-            path: path.into(),
-            body: None,
-            effect: Effect::Reads,
-            accept: "application/json",
-            header: None,
-            anonymous: false,
-        }
-    }
-
-    /// A request that may change something.
-    pub fn write(method: Method, path: impl Into<String>) -> Self {
-        Self {
-            method,
-            effect: Effect::Writes,
-            ..Self::get(path)
-        }
-    }
-
-    /// A request that changes nothing although its method might.
-    pub fn harmless(mut self) -> Self {
-        self.effect = Effect::Reads;
-        self
-    }
-
-    /// Without credentials.
-    pub fn anonymous(mut self) -> Self {
-        self.anonymous = true;
-        self
-    }
-
-    pub fn json(mut self, body: &serde_json::Value) -> Self {
-        self.body = Some((body.to_string().into_bytes(), "application/json"));
-        self
-    }
-
-    pub fn xml(mut self, body: String) -> Self {
-        self.body = Some((body.into_bytes(), "application/xml"));
-        self
-    }
-
-    /// One more header, which is no secret.
-    pub fn header(mut self, name: &'static str, value: String) -> Self {
-        self.header = Some((name, value));
-        self
-    }
-
-    pub fn accept(mut self, accept: &'static str) -> Self {
-        self.accept = accept;
-        self
-    }
-
-    /// Method and path, without the query: for messages.
-    fn name(&self) -> String {
-        let path = self.path.split('?').next().unwrap_or_default();
-        format!("{} {path}", self.method)
-    }
-}
-
-/// What came back: any status that is neither "too many" nor a 5xx.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
-    /// What was asked, for messages.
-    pub asked: String,
-}
-
-impl Answer {
-    pub fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
-    }
-}
 
 /// One provider's API.
 pub struct Http {
@@ -231,7 +88,8 @@ impl Http {
             .retry(reqwest::retry::never())
             // A kept connection that dies under a request leaves it unknown whether it was seen.
             .pool_max_idle_per_host(0)
-            .connect_timeout(settings.patience.request)
+            // Well before the other one: what was not connected was not sent either.
+            .connect_timeout(settings.patience.request / 2)
             .timeout(settings.patience.request)
             .user_agent(concat!("pilotfish/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Arc::new(Names(env.resolver.clone())))

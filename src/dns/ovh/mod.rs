@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::http::{Answer, Ask, Dialect, Http, Method, Outgoing, Settings, encode};
+use super::record::zone_text;
 use super::rows::{self, Row, Step};
 use super::spec::{OvhRegion, OvhSpec};
 use super::{
@@ -205,7 +206,7 @@ impl Zone {
     fn absolute(&self, rtype: RecordType, target: &str) -> String {
         match rtype {
             RecordType::Cname if !target.ends_with('.') => format!("{target}.{}", self.zone),
-            RecordType::Cname | RecordType::A | RecordType::Aaaa => target.to_owned(),
+            _ => target.to_owned(),
         }
     }
 
@@ -234,7 +235,7 @@ impl Zone {
                 let ask = Ask::write(Method::PUT, format!("{record}/{}", row.id));
                 let body = json!({
                     "subDomain": self.relative(&row.key.name),
-                    "target": dotted(row.key.rtype, value),
+                    "target": zone_text(row.key.rtype, value),
                     "ttl": ttl,
                 });
                 self.changed(&ask.json(&body)).await?;
@@ -244,7 +245,7 @@ impl Zone {
                 let body = json!({
                     "fieldType": key.rtype.as_str(),
                     "subDomain": self.relative(&key.name),
-                    "target": dotted(key.rtype, value),
+                    "target": zone_text(key.rtype, value),
                     "ttl": ttl,
                 });
                 let made: Record = self
@@ -329,13 +330,6 @@ impl Zone {
             }
         }
         Ok(Access::both(Proof::Proven))
-    }
-}
-
-fn dotted(rtype: RecordType, value: &str) -> String {
-    match rtype {
-        RecordType::Cname => format!("{value}."),
-        RecordType::A | RecordType::Aaaa => value.to_owned(),
     }
 }
 

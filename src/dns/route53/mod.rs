@@ -208,6 +208,7 @@ fn nowhere(key: &Key) -> &'static str {
         super::RecordType::A => "203.0.113.254",
         super::RecordType::Aaaa => "2001:db8:ffff::fffe",
         super::RecordType::Cname => "nowhere.invalid",
+        super::RecordType::Txt => "nothing",
     }
 }
 

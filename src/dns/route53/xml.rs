@@ -7,7 +7,7 @@ use quick_xml::escape::escape;
 use serde::Deserialize;
 
 use crate::dns::SetChange;
-use crate::dns::record::{Key, RecordType, RrSet};
+use crate::dns::record::{Key, RrSet};
 
 const NAMESPACE: &str = "https://route53.amazonaws.com/doc/2013-04-01/";
 /// The longest comment the API takes.
@@ -53,15 +53,11 @@ pub fn change_batch(actions: &[Action<'_>], comment: &str) -> String {
             set.rtype(),
             set.ttl()
         );
-        for text in set.texts() {
-            let dot = if set.rtype() == RecordType::Cname {
-                "."
-            } else {
-                ""
-            };
+        for text in set.zone_texts() {
             let _ = write!(
                 xml,
-                "<ResourceRecord><Value>{text}{dot}</Value></ResourceRecord>"
+                "<ResourceRecord><Value>{}</Value></ResourceRecord>",
+                escape(text)
             );
         }
         xml.push_str("</ResourceRecords></ResourceRecordSet></Change>");
@@ -267,6 +263,17 @@ mod tests {
         assert!(xml.contains("<Name>shop.example.com.</Name><Type>CNAME</Type><TTL>60</TTL>"));
         assert!(xml.contains("<Value>a.example.net.</Value>"));
         assert!(xml.contains("why &amp; &quot;when&quot;"));
+    }
+
+    #[test]
+    fn depth_is_not_a_weapon() {
+        let deep = "<a>".repeat(200_000);
+        assert!(listed(&format!("<L><ResourceRecordSets>{deep}")).is_err());
+        let inside = format!(
+            "<L><ResourceRecordSets><ResourceRecordSet><Name>x</Name><Type>A</Type><AliasTarget>{deep}"
+        );
+        assert!(listed(&inside).is_err());
+        assert_eq!(error(deep.as_bytes()), None);
     }
 
     #[test]

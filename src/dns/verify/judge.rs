@@ -4,8 +4,37 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::dns::change::Change;
-use crate::dns::record::{Key, Name, Records, RrSet};
+use crate::dns::change::{Change, Observed};
+use crate::dns::record::{Key, Name, Records, RrSet, records};
+
+/// What the servers shall answer, and what they answered before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    before: Records,
+    after: Records,
+    keys: Vec<Key>,
+}
+
+impl Expected {
+    /// For a change that was made, as the provider reads it back: with the TTLs that it has stored. What
+    /// its own proxy answers says nothing about the records and is not asked for.
+    pub fn new(change: &Change, observed: &Observed) -> Self {
+        let mut keys = change.keys();
+        keys.retain(|key| !observed.proxied.contains(key));
+        let ours = |set: &RrSet| keys.contains(&set.key());
+        let before = change.sets().iter().filter_map(|set| set.from.clone());
+        let after = observed.records.values().cloned();
+        Self {
+            before: records(before.filter(ours)),
+            after: records(after.filter(ours)),
+            keys,
+        }
+    }
+
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+}
 
 /// One address of one name server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +59,8 @@ pub enum Heard {
     },
     /// No answer, or none that says anything.
     Nothing(String),
+    /// This host has no way to that address.
+    NoRoute,
 }
 
 /// What one server said in one round.
@@ -62,6 +93,8 @@ pub enum State {
     /// Answers from elsewhere: it does not keep the zone.
     NotAuthoritative,
     Silent(String),
+    /// This host has no way to that address, such as one of IPv6.
+    NoRoute,
     NotAsked,
 }
 
@@ -76,6 +109,7 @@ impl fmt::Display for State {
             Self::LongTtl { key, ttl } => write!(f, "{key} still has a TTL of {ttl} s"),
             Self::NotAuthoritative => f.write_str("does not keep the zone"),
             Self::Silent(why) => write!(f, "does not answer: {why}"),
+            Self::NoRoute => f.write_str("cannot be reached from here"),
             Self::NotAsked => f.write_str("was not asked yet"),
         }
     }
@@ -98,18 +132,25 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether every server serves what shall be. Never of no servers.
+    /// Whether every server serves what shall be. Never of no servers. An address that this host has no
+    /// way to says nothing while the same server serves at another one.
     pub fn served(&self) -> bool {
-        let serves = |standing: &Standing| standing.state == State::Serves;
-        !self.servers.is_empty() && self.servers.values().all(serves)
+        !self.servers.is_empty() && self.servers.keys().all(|server| self.is_right(server))
+    }
+
+    fn is_right(&self, server: &NameServer) -> bool {
+        let serves = |server: &NameServer| self.servers[server].state == State::Serves;
+        let elsewhere = || {
+            self.servers
+                .keys()
+                .any(|s| s.name == server.name && serves(s))
+        };
+        serves(server) || (self.servers[server].state == State::NoRoute && elsewhere())
     }
 
     /// Those that do not serve it yet, for people: name, state and serial.
     pub fn waiting_for(&self) -> Vec<String> {
-        let open = self
-            .servers
-            .iter()
-            .filter(|(_, s)| s.state != State::Serves);
+        let open = self.servers.iter().filter(|(s, _)| !self.is_right(s));
         let line = |(server, standing): (&NameServer, &Standing)| {
             let serial = match (standing.serial, standing.lags) {
                 (Some(serial), true) => format!(" (serial {serial}, behind the others)"),
@@ -125,22 +166,17 @@ impl Verdict {
 /// Remembers how often each server was right in a row.
 #[derive(Clone, Debug)]
 pub struct Judge {
-    before: Records,
-    after: Records,
-    keys: Vec<Key>,
+    expected: Expected,
     matches: u32,
     servers: BTreeMap<NameServer, (State, Option<u32>)>,
 }
 
 impl Judge {
-    /// For a `change`, on these servers. `matches` is how often in a row a server must be right.
-    pub fn new(change: &Change, servers: &[NameServer], matches: u32) -> Self {
-        let before = change.sets().iter().filter_map(|set| set.from.clone());
+    /// `matches` is how often in a row each server must be right.
+    pub fn new(expected: Expected, servers: &[NameServer], matches: u32) -> Self {
         let open = |server: &NameServer| (server.clone(), (State::NotAsked, None));
         Self {
-            before: crate::dns::record::records(before),
-            after: change.to(),
-            keys: change.keys(),
+            expected,
             matches: matches.max(1),
             servers: servers.iter().map(open).collect(),
         }
@@ -186,19 +222,23 @@ impl Judge {
 
     /// What is wrong with what a server said; the first thing.
     fn look(&self, said: &Said) -> Option<State> {
-        self.keys.iter().find_map(|key| match said.sets.get(key) {
-            None => Some(State::NotAsked),
-            Some(Heard::Nothing(why)) => Some(State::Silent(why.clone())),
-            Some(Heard::Set {
-                authoritative: false,
-                ..
-            }) => Some(State::NotAuthoritative),
-            Some(Heard::Set { set, .. }) => self.compare(key, set.as_ref()),
-        })
+        self.expected
+            .keys
+            .iter()
+            .find_map(|key| match said.sets.get(key) {
+                None => Some(State::NotAsked),
+                Some(Heard::Nothing(why)) => Some(State::Silent(why.clone())),
+                Some(Heard::NoRoute) => Some(State::NoRoute),
+                Some(Heard::Set {
+                    authoritative: false,
+                    ..
+                }) => Some(State::NotAuthoritative),
+                Some(Heard::Set { set, .. }) => self.compare(key, set.as_ref()),
+            })
     }
 
     fn compare(&self, key: &Key, found: Option<&RrSet>) -> Option<State> {
-        match (found, self.after.get(key)) {
+        match (found, self.expected.after.get(key)) {
             (None, None) => None,
             (Some(found), Some(wanted)) if found.values() == wanted.values() => {
                 // A cache in front of a server counts the TTL down; it never makes it longer.
@@ -208,7 +248,7 @@ impl Judge {
                 })
             }
             (Some(found), _) => {
-                let old = self.before.get(key).map(RrSet::values) == Some(found.values());
+                let old = self.expected.before.get(key).map(RrSet::values) == Some(found.values());
                 let state = if old { State::Old } else { State::Other };
                 Some(state(found.clone()))
             }
@@ -225,7 +265,6 @@ pub fn is_newer(a: u32, than: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::record::records;
 
     fn set(value: &str, ttl: u64) -> RrSet {
         RrSet::parse(&"shop.example.com A".parse().unwrap(), ttl, [value]).unwrap()
@@ -240,6 +279,14 @@ mod tests {
             name: format!("ns{n}.example.net").parse().unwrap(),
             addr: SocketAddr::from(([192, 0, 2, n], 53)),
         }
+    }
+
+    fn expected() -> Expected {
+        let observed = Observed {
+            records: change().to(),
+            ..Observed::default()
+        };
+        Expected::new(&change(), &observed)
     }
 
     fn change() -> Change {
@@ -263,7 +310,7 @@ mod tests {
 
     #[test]
     fn every_server_must_be_right_several_times_in_a_row() {
-        let mut judge = Judge::new(&change(), &[server(1), server(2)], 2);
+        let mut judge = Judge::new(expected(), &[server(1), server(2)], 2);
         assert!(!judge.verdict().served());
         let right = |n, ttl| said(n, Some(set("192.0.2.2", ttl)), None, 8);
         judge.hear(&right(1, 60));
@@ -292,7 +339,7 @@ mod tests {
         // A server that nobody delegated to counts for nothing.
         judge.hear(&said(9, None, None, 1));
         assert!(judge.verdict().served());
-        assert!(!Judge::new(&change(), &[], 1).verdict().served());
+        assert!(!Judge::new(expected(), &[], 1).verdict().served());
     }
 
     #[test]
@@ -331,10 +378,48 @@ mod tests {
             (not_its_zone, State::NotAuthoritative),
             (silent, State::Silent("timeout".to_owned())),
         ] {
-            let mut judge = Judge::new(&change(), &[server(1)], 1);
+            let mut judge = Judge::new(expected(), &[server(1)], 1);
             judge.hear(&said);
             assert_eq!(judge.verdict().servers[&server(1)].state, state);
         }
+    }
+
+    #[test]
+    fn an_address_without_a_way_counts_only_when_it_is_the_only_one() {
+        let v6 = NameServer {
+            addr: "[2001:db8::53]:53".parse().unwrap(),
+            ..server(1)
+        };
+        let lost = Said {
+            server: v6.clone(),
+            sets: BTreeMap::from([(change().keys()[0].clone(), Heard::NoRoute)]),
+            serial: None,
+        };
+        let mut judge = Judge::new(expected(), &[server(1), v6.clone()], 1);
+        judge.hear(&lost);
+        assert!(!judge.verdict().served());
+        judge.hear(&said(1, Some(set("192.0.2.2", 60)), None, 1));
+        assert!(judge.verdict().served() && judge.verdict().waiting_for().is_empty());
+        let mut alone = Judge::new(expected(), &[v6], 1);
+        alone.hear(&lost);
+        assert!(!alone.verdict().served());
+    }
+
+    #[test]
+    fn what_a_provider_stored_otherwise_is_what_is_looked_for() {
+        let key = change().keys()[0].clone();
+        let observed = Observed {
+            records: records([set("192.0.2.2", 120)]),
+            ..Observed::default()
+        };
+        let mut judge = Judge::new(Expected::new(&change(), &observed), &[server(1)], 1);
+        judge.hear(&said(1, Some(set("192.0.2.2", 120)), None, 1));
+        assert!(judge.verdict().served());
+        let proxied = Observed {
+            proxied: [key.clone()].into(),
+            ..observed
+        };
+        assert!(!Expected::new(&change(), &proxied).keys().contains(&key));
     }
 
     #[test]

@@ -6,9 +6,10 @@
 
 pub mod ask;
 pub mod chain;
+mod delegation;
 pub mod judge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -22,19 +23,16 @@ use hickory_net::xfer::{DnsHandle, FirstAnswer};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::Env;
 use super::record::{Key, Name, RrSet};
 use super::spec::VerifySpec;
 use super::wire::{answered, is_name, wire_name, wire_type};
-use super::{Change, Env};
 use crate::clock::{Clock, Moment};
 use crate::net::dial::Dialer;
 use crate::net::tls::Connector;
 use ask::Asker;
 use chain::{Chain, ChainError, Walk};
-use judge::{Heard, Judge, NameServer, Said, Verdict};
-
-/// More name servers than any zone has.
-const MAX_SERVERS: usize = 30;
+use judge::{Expected, Heard, Judge, NameServer, Said, Verdict};
 
 /// Of name servers.
 const PORT: u16 = 53;
@@ -84,6 +82,32 @@ pub enum Signed {
     Bogus(String),
     /// It could not be found out.
     Unknown(String),
+}
+
+/// Why a question has no answer that says anything.
+#[derive(Debug, thiserror::Error)]
+enum Miss {
+    #[error("no way to that address from here")]
+    NoRoute,
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<NetError> for Miss {
+    fn from(error: NetError) -> Self {
+        use std::io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkUnreachable};
+        match &error {
+            NetError::Io(io)
+                if matches!(
+                    io.kind(),
+                    AddrNotAvailable | HostUnreachable | NetworkUnreachable
+                ) =>
+            {
+                Self::NoRoute
+            }
+            _ => Self::Other(error.to_string()),
+        }
+    }
 }
 
 /// Asks about one zone.
@@ -156,112 +180,13 @@ impl Verifier {
         name: &str,
         rtype: WireType,
         recurse: bool,
-    ) -> Result<DnsResponse, String> {
-        let name = wire_name(name).map_err(|e| e.to_string())?;
-        let answer = self.at(server).ask(name, rtype, recurse).await;
-        let answer = answer.map_err(|e| e.to_string())?;
+    ) -> Result<DnsResponse, Miss> {
+        let name = wire_name(name).map_err(|e| Miss::Other(e.to_string()))?;
+        let answer = self.at(server).ask(name, rtype, recurse).await?;
         match answer.response_code {
             ResponseCode::NoError | ResponseCode::NXDomain => Ok(answer),
-            code => Err(code.to_string()),
+            code => Err(Miss::Other(code.to_string())),
         }
-    }
-
-    /// The servers that the parent zone delegates to, each with all its addresses. Not what the zone says
-    /// about itself: resolvers begin at the parent. Cancel safe.
-    ///
-    /// # Errors
-    /// When the zone is not delegated, or nobody answers.
-    pub async fn delegation(&self) -> Result<Vec<NameServer>, VerifyError> {
-        let answer = self.ask_parent().await?;
-        let mut names = BTreeSet::new();
-        for record in answer.answers.iter().chain(&answer.authorities) {
-            if let RData::NS(ns) = &record.data
-                && is_name(&record.name, &self.spec.zone)
-                && let Ok(name) = ns.0.to_ascii().parse::<Name>()
-            {
-                names.insert(name);
-            }
-        }
-        if names.is_empty() {
-            return Err(VerifyError::NotDelegated(self.spec.zone.clone()));
-        }
-        let mut servers = Vec::new();
-        for name in names {
-            // What lies in the zone itself is only known from the glue next to the delegation.
-            let mut found = match name.is_within(&self.spec.zone) {
-                true => addresses(&answer.additionals, &name),
-                false => BTreeSet::new(),
-            };
-            if found.is_empty() {
-                found = self.look_up(&name).await;
-            }
-            let server = |ip: IpAddr| NameServer {
-                name: name.clone(),
-                addr: self.reach(ip),
-            };
-            servers.extend(found.into_iter().map(server));
-        }
-        servers.truncate(MAX_SERVERS);
-        match servers.is_empty() {
-            true => Err(VerifyError::NoAddresses(self.spec.zone.clone())),
-            false => Ok(servers),
-        }
-    }
-
-    async fn ask_parent(&self) -> Result<DnsResponse, VerifyError> {
-        let zone = self.spec.zone.as_str();
-        let mut last = String::new();
-        for parent in self.parents().await? {
-            match self.question(parent, zone, WireType::NS, false).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => last = format!("{parent}: {error}"),
-            }
-        }
-        Err(VerifyError::Unanswered(format!("{zone} NS"), last))
-    }
-
-    /// The servers of the nearest zone above.
-    async fn parents(&self) -> Result<Vec<SocketAddr>, VerifyError> {
-        if let Some(parent) = self.spec.parent {
-            return Ok(vec![parent]);
-        }
-        let mut above = self.spec.zone.parent();
-        while let Some(zone) = above {
-            let answer = self.resolve(zone, WireType::NS).await?;
-            let mut found = Vec::new();
-            for record in answer.answers.iter().take(MAX_SERVERS) {
-                if let RData::NS(ns) = &record.data
-                    && let Ok(name) = ns.0.to_ascii().parse::<Name>()
-                {
-                    let addrs = self.look_up(&name).await.into_iter();
-                    found.extend(addrs.map(|ip| self.reach(ip)));
-                }
-                // One that answers is enough.
-                if found.len() >= 4 {
-                    break;
-                }
-            }
-            if !found.is_empty() {
-                return Ok(found);
-            }
-            above = zone.split_once('.').map(|(_, above)| above);
-        }
-        Err(VerifyError::NotDelegated(self.spec.zone.clone()))
-    }
-
-    async fn look_up(&self, name: &Name) -> BTreeSet<IpAddr> {
-        let mut found = BTreeSet::new();
-        for rtype in [WireType::A, WireType::AAAA] {
-            if let Ok(answer) = self.resolve(name.as_str(), rtype).await {
-                found.extend(
-                    answer
-                        .answers
-                        .iter()
-                        .filter_map(|record| record.data.ip_addr()),
-                );
-            }
-        }
-        found
     }
 
     /// The zone's SOA as this server has it. Cancel safe.
@@ -272,7 +197,7 @@ impl Verifier {
         let zone = self.spec.zone.as_str();
         let failed = |why: String| VerifyError::Unanswered(format!("{zone} SOA"), why);
         let answer = self.question(server, zone, WireType::SOA, false).await;
-        let answer = answer.map_err(|why| failed(format!("{server}: {why}")))?;
+        let answer = answer.map_err(|miss| failed(format!("{server}: {miss}")))?;
         let soa = answer.answers.iter().find_map(|record| match &record.data {
             RData::SOA(soa) => Some(Soa {
                 serial: soa.serial,
@@ -303,22 +228,21 @@ impl Verifier {
                 .await;
             let heard = match answer {
                 Ok(answer) => heard(&answer, key),
-                Err(why) => Heard::Nothing(why),
+                Err(Miss::NoRoute) => Heard::NoRoute,
+                Err(miss) => Heard::Nothing(miss.to_string()),
             };
-            let silent = matches!(heard, Heard::Nothing(_));
+            let silent = !matches!(heard, Heard::Set { .. });
             sets.insert(key.clone(), heard);
             if silent {
                 // It would be silent again, for as long as a question may take.
-                break;
+                return Said {
+                    server,
+                    sets,
+                    serial: None,
+                };
             }
         }
-        let silent = sets
-            .values()
-            .any(|heard| matches!(heard, Heard::Nothing(_)));
-        let serial = match silent {
-            true => None,
-            false => self.soa(server.addr).await.ok().map(|soa| soa.serial),
-        };
+        let serial = self.soa(server.addr).await.ok().map(|soa| soa.serial);
         Said {
             server,
             sets,
@@ -326,19 +250,18 @@ impl Verifier {
         }
     }
 
-    /// Asks all `servers` again and again until each serves what `change` wants, or until `deadline`.
+    /// Asks all `servers` again and again until each serves what is `expected`, or until `deadline`.
     /// `progress` hears every verdict; so does the caller the last one. Cancel safe.
     pub async fn served(
         &self,
-        change: &Change,
+        expected: &Expected,
         servers: &[NameServer],
         deadline: Moment,
         mut progress: impl FnMut(&Verdict),
     ) -> Verdict {
-        let mut judge = Judge::new(change, servers, self.spec.matches);
-        let keys = change.keys();
+        let mut judge = Judge::new(expected.clone(), servers, self.spec.matches);
         loop {
-            for said in self.round(servers, &keys).await {
+            for said in self.round(servers, expected.keys()).await {
                 judge.hear(&said);
             }
             let verdict = judge.verdict();
@@ -359,7 +282,7 @@ impl Verifier {
                 asked.spawn(async move {
                     let rtype = wire_type(key.rtype);
                     let answer = me.question(resolver, key.name.as_str(), rtype, true).await;
-                    let heard = answer.and_then(|answer| {
+                    let heard = answer.map_err(|miss| miss.to_string()).and_then(|answer| {
                         answered(&answer, &key).map_err(|error| error.to_string())
                     });
                     Sample {
@@ -461,9 +384,4 @@ fn link(records: &[Record], name: &Name) -> Option<(Name, u32)> {
         }
         _ => None,
     })
-}
-
-fn addresses(records: &[Record], name: &Name) -> BTreeSet<IpAddr> {
-    let mine = records.iter().filter(|record| is_name(&record.name, name));
-    mine.filter_map(|record| record.data.ip_addr()).collect()
 }

@@ -139,6 +139,22 @@ fn lists(state: &mut State, request: &Request, rest: &[&str]) -> Response {
             Some(draft) => Response::json(200, &json!({ "diffs": draft.diffs })),
             None => problem(404, "Not Found", "no change list"),
         },
+        ("GET", [ZONE, "recordsets"]) => match &state.draft {
+            Some(draft) => {
+                let shown = |((name, rtype), (ttl, rdata)): (
+                    &(String, String),
+                    &(u64, Vec<String>),
+                )| {
+                    json!({ "name": name, "type": rtype, "ttl": ttl, "rdata": rdata })
+                };
+                let sets: Vec<Value> = draft.sets.iter().map(shown).collect();
+                Response::json(
+                    200,
+                    &json!({ "metadata": { "showAll": true }, "recordsets": sets }),
+                )
+            }
+            None => problem(404, "Not Found", "no change list"),
+        },
         ("POST", [ZONE, "recordsets", "add-change"]) => match &mut state.draft {
             Some(draft) => add_change(draft, &request.json()),
             None => problem(404, "Not Found", "no change list"),

@@ -65,6 +65,10 @@ fn answer(state: &mut State, request: &Request, consumer_key: &str, rights: Righ
     let Some(rest) = path.strip_prefix(zone.as_str()) else {
         return error(404, "This service does not exist");
     };
+    in_zone(state, request, rest, rights)
+}
+
+fn in_zone(state: &mut State, request: &Request, rest: &str, rights: Rights) -> Response {
     let parts: Vec<&str> = rest.trim_matches('/').split('/').collect();
     let id: u64 = parts.get(1).and_then(|id| id.parse().ok()).unwrap_or(0);
     match (request.method.as_str(), parts.as_slice()) {
@@ -111,11 +115,6 @@ fn answer(state: &mut State, request: &Request, consumer_key: &str, rights: Righ
             state.deploying = state.deploying.saturating_sub(1);
             let body = json!({ "isDeployed": deployed, "errors": [], "warnings": [] });
             Response::json(200, &body)
-        }
-        // Not of the real API: what the name servers would answer.
-        ("GET", ["served"]) => {
-            let served: Vec<Value> = state.served.iter().map(|(id, r)| shown(*id, r)).collect();
-            Response::json(200, &json!(served))
         }
         _ => error(404, "Got an invalid (or empty) URL"),
     }
