@@ -9,7 +9,7 @@ DENY := $(TOOLS)/bin/cargo-deny
 .PHONY: help demo test lint audit bench fuzz fmt
 
 help:
-	@echo 'make demo   a Redis master dies, freezes and is moved, and the shop goes on'
+	@echo 'make demo   a Redis master dies, freezes and is moved, a Galera writer too, and the shop goes on'
 	@echo 'make test   all tests, against real servers'
 	@echo 'make lint   formatting, clippy, licences and duplicates'
 	@echo 'make bench  throughput, processor time and memory next to HAProxy'
@@ -42,6 +42,7 @@ bench:
 	$(CARGO) build --locked --release -p pilotfish -p pilotfish-loadtest
 	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest bench $(BENCH_ARGS)
 	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest sysbench $(SQL_BENCH_ARGS)
+	PILOTFISH_BIN=target/release/pilotfish target/release/pilotfish-loadtest pgbench $(SQL_BENCH_ARGS)
 
 fuzz:
 	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

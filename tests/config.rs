@@ -507,3 +507,26 @@ mod command {
         assert_eq!(code, Some(2));
     }
 }
+
+/// libpq finds a socket by its directory.
+#[test]
+fn a_directory_stands_for_the_socket_of_postgres_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let listens = |protocol: &str, listen: &str| {
+        let text = format!(
+            "[[service]]\nname = \"x\"\nprotocol = \"{protocol}\"\nlisten = [\"unix:{listen}\"]\n\
+             [service.discovery]\nkind = \"static\"\nnodes = [\"10.0.1.1:1\"]\n"
+        );
+        let file = dir.path().join("proxy.toml");
+        std::fs::write(&file, text).unwrap();
+        let loaded = config::load(&file).map_err(|error| error.to_string())?;
+        Ok::<_, String>(loaded.config.services[0].listen.primary[0].to_string())
+    };
+    let existing = dir.path().display().to_string();
+    let named = |dir: &str| Ok(format!("unix:{dir}/.s.PGSQL.5432"));
+    assert_eq!(listens("postgres", &existing), named(&existing));
+    assert_eq!(listens("postgres", "/run/later/"), named("/run/later"));
+    let plain = listens("postgres", "/run/later");
+    assert_eq!(plain, Ok("unix:/run/later".to_owned()));
+    assert!(listens("tcp", "/run/later/").is_err());
+}

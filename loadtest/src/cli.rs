@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::idle::Through;
+use crate::pgbench::{self, PgbenchArgs};
 use crate::sysbench::{self, SysbenchArgs};
 use crate::{bench, idle};
 
@@ -26,6 +27,8 @@ enum Command {
     Sysbench(SysbenchArgs),
     /// Resident memory per idle session, as JSON
     Idle(IdleArgs),
+    /// pgbench at a PostgreSQL, beside HAProxy and PgBouncer in session mode
+    Pgbench(PgbenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +81,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Bench(args) => bench::run(&args),
         Command::Sysbench(args) => sysbench::run(&args),
+        Command::Pgbench(args) => pgbench::run(&args),
         Command::Idle(args) => {
             let through = match args.through {
                 ThroughArg::Pilotfish => Through::Pilotfish(binary(args.pilotfish.as_deref())?),

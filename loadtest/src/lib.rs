@@ -6,6 +6,7 @@
 //! - [`generator`]: one bounded run of `redis-benchmark`, and what it said
 //! - [`bench`]: all scenarios, interleaved, several rounds; the table and the targets
 //! - [`idle`]: resident memory per session that does nothing
+//! - [`pgbench`]: the same for PostgreSQL, with PgBouncer as another peer
 //! - [`sysbench`]: transactions at a MariaDB, with a table of its own
 //! - [`stats`]: medians and ranges
 //!
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod contestants;
 pub mod generator;
 pub mod idle;
+pub mod pgbench;
 pub mod scenario;
 pub mod stats;
 pub mod sysbench;

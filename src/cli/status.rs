@@ -121,7 +121,7 @@ fn services(services: &[ServiceStatus], now: jiff::Timestamp) -> String {
 
 const ENDPOINTS: [Column; 5] = [
     Column("ENDPOINT", 34),
-    Column("ROLE", 8),
+    Column("ROLE", 11),
     Column("UP", 4),
     Column("LAG", 9),
     Column("", 0),

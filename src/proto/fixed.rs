@@ -15,6 +15,7 @@ use super::spec::{NodeSpec, StaticSpec};
 use crate::addr::Addr;
 use crate::clock::Moment;
 use crate::monitor::{Judge, NodeReport, Outlet, Trouble, Verdict, Watcher, drive};
+use crate::net::Stream;
 use crate::net::dial::Dialer;
 use crate::topology::Cause;
 use crate::topology::reduce::Conclusion;
@@ -29,6 +30,30 @@ pub struct FixedWatcher {
     pub spec: StaticSpec,
 }
 
+/// The end of a connection that was only a knock.
+pub type Leaving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The same, at servers that mind how one leaves.
+pub struct PoliteWatcher {
+    spec: StaticSpec,
+    leave: fn(Stream) -> Leaving,
+}
+
+impl FixedWatcher {
+    /// Ends every knock with `leave` instead of just hanging up.
+    pub fn politely(self, leave: fn(Stream) -> Leaving) -> PoliteWatcher {
+        PoliteWatcher {
+            spec: self.spec,
+            leave,
+        }
+    }
+}
+
+fn hang_up(stream: Stream) -> Leaving {
+    drop(stream);
+    Box::pin(std::future::ready(()))
+}
+
 /// Whether a server accepted a connection, and why not.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -38,12 +63,18 @@ pub struct Seen {
 
 impl Watcher for FixedWatcher {
     fn watch(self: Box<Self>, outlet: Outlet) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.politely(hang_up).run(outlet))
+    }
+}
+
+impl Watcher for PoliteWatcher {
+    fn watch(self: Box<Self>, outlet: Outlet) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(self.run(outlet))
     }
 }
 
-impl FixedWatcher {
-    async fn run(self: Box<Self>, outlet: Outlet) {
+impl PoliteWatcher {
+    async fn run(self, outlet: Outlet) {
         let Outlet {
             clock,
             dialer,
@@ -68,6 +99,7 @@ impl FixedWatcher {
                 interval,
                 wake,
                 seen: seen_tx.clone(),
+                leave: self.leave,
             }));
         }
         tasks.spawn(async move {
@@ -108,6 +140,7 @@ struct Knocker {
     interval: Duration,
     wake: Arc<Notify>,
     seen: mpsc::Sender<Seen>,
+    leave: fn(Stream) -> Leaving,
 }
 
 async fn knock(knocker: Knocker) {
@@ -118,13 +151,17 @@ async fn knock(knocker: Knocker) {
         interval,
         wake,
         seen,
+        leave,
     } = knocker;
     loop {
         let limit = CONNECT_WITHIN.min(interval.max(EAGER * 2));
         let dialled = dialer
             .dial(&spec.addr, spec.server_name.as_deref(), limit)
             .await;
-        let accepts = dialled.map(drop).map_err(|e| e.to_string());
+        let (accepts, stream) = match dialled {
+            Ok(stream) => (Ok(()), Some(stream)),
+            Err(error) => (Err(error.to_string()), None),
+        };
         let pause = if accepts.is_ok() {
             interval
         } else {
@@ -132,6 +169,9 @@ async fn knock(knocker: Knocker) {
         };
         if seen.send(Seen { node, accepts }).await.is_err() {
             return;
+        }
+        if let Some(stream) = stream {
+            leave(stream).await;
         }
         let _ = timeout(pause, wake.notified()).await;
     }

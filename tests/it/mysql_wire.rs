@@ -1,6 +1,6 @@
 //! Logins of MySQL clients at servers that say what a test wants.
 
-mod script;
+pub mod script;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ pub fn fixed(nodes: &[SocketAddr]) -> Service {
         .discover("probe_interval", "500ms")
 }
 
-fn client(target: &Target) -> Packets<Stream> {
+pub fn client(target: &Target) -> Packets<Stream> {
     Packets::new(Stream::connect(target, LONG).unwrap())
 }
 
@@ -357,6 +357,33 @@ fn requests_sent_with_the_login_are_not_lost() {
     }
 }
 
+/// What is not understood after the login is passed on as it is: the server knows better.
+#[test]
+fn a_session_that_cannot_be_read_goes_on() {
+    let server = Script::start(|peer| {
+        peer.send(&script::greeting(CAPS, "mysql_native_password"))?;
+        peer.recv()?;
+        peer.send(&script::OK)?;
+        std::io::copy(
+            &mut Read::by_ref(&mut peer.packets.stream).take(1 << 20),
+            &mut std::io::sink(),
+        )?;
+        peer.packets.stream.write_all(&[0xee; 100_000])
+    });
+    let sidecar = kit::start(fixed(&[server.addr]));
+    for target in kit::targets(&sidecar) {
+        let mut client = client(&target);
+        client.recv().unwrap();
+        let response = script::response(CAPS, b"", "mysql_native_password");
+        client.send(&response).unwrap();
+        assert_eq!(client.recv().unwrap(), script::OK);
+        client.stream.write_all(&[0xdd; 1 << 20]).unwrap();
+        assert_eq!(kit::rest(&mut client.stream), [0xee; 100_000]);
+    }
+    kit::wait_no_sessions(&sidecar);
+    assert_sound(&sidecar).unwrap();
+}
+
 #[test]
 fn no_password_is_sent_where_tls_is_wanted_and_cannot_be_had() {
     let (certs, others) = (
@@ -447,4 +474,42 @@ fn mariadbs_own_client_shows_its_password_to_mysql() {
             wait_notes(&server, &[note]);
         }
     }
+}
+
+/// Whoever hangs up within a handshake is counted, and a hundred times in a row block a host.
+#[test]
+fn no_handshake_is_left_half_done() {
+    let server = Script::start(|peer| {
+        peer.send(&script::greeting(CAPS, "mysql_native_password"))?;
+        let Ok(response) = peer.recv() else {
+            peer.note("hung up");
+            return Ok(());
+        };
+        let user = response[32..].split(|b| *b == 0).next().unwrap();
+        peer.note(String::from_utf8_lossy(user));
+        peer.send(&[b"\xfemysql_native_password\0", &script::NONCE[..], b"\0"].concat())?;
+        if peer.recv()? != b"" {
+            peer.note("a password");
+        }
+        peer.send(&script::err(1045, "#28000Access denied"))
+    });
+    let sidecar = kit::start(fixed(&[server.addr]));
+    wait_notes(&server, &["pilotfish-knocks"]);
+    let [target, _] = kit::targets(&sidecar);
+    for bytes in [&b""[..], b"GET /"] {
+        let mut client = client(&target);
+        client.recv().unwrap();
+        client.stream.write_all(bytes).unwrap();
+        drop(client);
+    }
+    kit::wait_no_sessions(&sidecar);
+    let mut left = 0;
+    wait::until_true("the clients to be seen off", LONG, || {
+        let notes = server.take_notes();
+        assert!(notes.iter().all(|it| it == "pilotfish-knocks"), "{notes:?}");
+        left += notes.len();
+        // Two of them, and probes.
+        Ok(left >= 4)
+    })
+    .unwrap();
 }

@@ -1,9 +1,12 @@
-//! What `make demo` runs: three failovers under load, each told as a timeline, each with a verdict.
+//! What `make demo` runs: failovers under load, each told as a timeline, each with a verdict.
 //!
 //! [`stage`] sets up the servers, the sidecar and the writers; [`acts`] breaks something; [`story`] tells what
-//! happened and judges it.
+//! happened and judges it. [`galera`] does all three for a cluster of MariaDB servers, [`postgres`] for a primary with
+//! a standby.
 
 mod acts;
+mod galera;
+mod postgres;
 mod stage;
 mod story;
 
@@ -40,15 +43,13 @@ pub fn run(binary: &Path, options: Options) -> Result<bool> {
         );
     }
     let mut held = true;
+    let all = Act::ALL.len() + galera::Act::ALL.len() + 1;
     for (number, act) in Act::ALL.into_iter().enumerate() {
-        println!(
-            "\n== {} of {}: {} ==\n",
-            number + 1,
-            Act::ALL.len(),
-            act.title()
-        );
+        println!("\n== {} of {}: {} ==\n", number + 1, all, act.title());
         held &= perform(act, binary, options).with_context(|| act.title())?;
     }
+    held &= galera::play(binary, options, (Act::ALL.len() + 1, all))?;
+    held &= postgres::perform(binary, all).context("PostgreSQL")?;
     println!("\n{} in {} s.", verdict(held), start.elapsed().as_secs());
     Ok(held)
 }

@@ -194,7 +194,7 @@ fn health(change: &Change, cluster: &RedisCluster) -> String {
 }
 
 /// A log line without its time, which the timeline has.
-fn without_time(line: &str) -> &str {
+pub(super) fn without_time(line: &str) -> &str {
     match line.split_once(' ') {
         Some((time, rest)) if time.starts_with("20") && time.contains('T') => rest.trim_start(),
         _ => line,
@@ -244,7 +244,7 @@ fn rows(played: &Played, outcomes: &[Outcome]) -> Vec<Vec<String>> {
     lines
 }
 
-fn count(number: usize) -> String {
+pub(super) fn count(number: usize) -> String {
     thousands(i64::try_from(number).unwrap_or(i64::MAX))
 }
 

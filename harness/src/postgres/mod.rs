@@ -56,6 +56,9 @@ pub struct PgConf {
     pub lines: Vec<String>,
     /// Lines of `pg_hba.conf`, before those that let everybody in.
     pub hba: Vec<String>,
+    /// Put beside the data directory, readable by the server only, under these names: `../NAME` in
+    /// `postgresql.conf`.
+    pub files: Vec<(String, PathBuf)>,
 }
 
 /// Whether we are root and have to become somebody else for a server.
@@ -168,6 +171,12 @@ impl PgServer {
         );
         write(&home.join("data/pg_hba.conf"), &hba)?;
         write(&home.join("common.conf"), &common(conf))?;
+        for (name, from) in &conf.files {
+            let to = home.join(name);
+            fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600))?;
+            hand_over(&to)?;
+        }
         Self::launch_new(dir, name, home)
     }
 
@@ -319,6 +328,13 @@ impl PgServer {
         let _ = fs::remove_file(self.home.join("data/postmaster.pid"));
         self.server = launch(&self.name, &self.home, &self.log)?;
         self.wait_accepting()
+    }
+
+    /// Adds a line to the configuration, for the next start.
+    pub fn set(&self, line: &str) -> Result<()> {
+        let path = self.home.join("common.conf");
+        let text = fs::read_to_string(&path).context("reading the configuration")?;
+        write(&path, &format!("{text}{line}\n"))
     }
 
     /// A standby becomes the primary; it is when this returns.

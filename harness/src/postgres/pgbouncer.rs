@@ -29,7 +29,7 @@ impl PgBouncer {
         let ini = format!(
             "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
              unix_socket_dir =\npool_mode = session\nauth_type = trust\nauth_file = {}\nmax_client_conn = 1000\n\
-             default_pool_size = 50\nserver_reset_query =\nlog_connections = 0\nlog_disconnections = 0\n\
+             default_pool_size = 50\nlog_connections = 0\nlog_disconnections = 0\n\
              ignore_startup_parameters = extra_float_digits\n",
             server.addr.port(),
             addr.port(),

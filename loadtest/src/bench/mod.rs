@@ -1,7 +1,7 @@
 //! All scenarios, interleaved, several rounds.
 
 mod result;
-mod table;
+pub(crate) mod table;
 
 use std::process::ExitCode;
 use std::time::Duration;

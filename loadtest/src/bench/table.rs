@@ -116,17 +116,20 @@ fn verdicts(verdicts: &[Verdict]) -> Vec<Vec<String>> {
     )
 }
 
-fn cell(spread: Option<Spread>) -> String {
+pub(crate) fn cell(spread: Option<Spread>) -> String {
     spread.map_or_else(|| NOTHING.to_owned(), |spread| spread.to_string())
 }
 
-fn with_head(head: &[&str], lines: impl Iterator<Item = Vec<String>>) -> Vec<Vec<String>> {
+pub(crate) fn with_head(
+    head: &[&str],
+    lines: impl Iterator<Item = Vec<String>>,
+) -> Vec<Vec<String>> {
     let head = head.iter().map(|&word| word.to_owned()).collect();
     std::iter::once(head).chain(lines).collect()
 }
 
 /// A table whose columns line up; the first line is the head.
-fn grid(lines: &[Vec<String>]) -> String {
+pub(crate) fn grid(lines: &[Vec<String>]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let length = |cell: &String| cell.chars().count();
     let width = |column: usize| {

@@ -1,6 +1,7 @@
 //! MySQL and MariaDB: logins, sessions, Galera and asynchronous replication.
 
 pub mod galera;
+mod knock;
 pub mod login;
 pub mod node;
 pub mod packet;
@@ -84,7 +85,10 @@ impl Wire for MysqlWire {
     fn watcher(&self) -> Box<dyn Watcher> {
         match &self.finder {
             Finder::Sql(watcher) => Box::new(watcher.clone()),
-            Finder::Static(spec) => Box::new(FixedWatcher { spec: spec.clone() }),
+            Finder::Static(spec) => {
+                let spec = spec.clone();
+                Box::new(FixedWatcher { spec }.politely(knock::leave))
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! A connection of our own to one server, kept open, and the one question asked on it.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -348,12 +348,10 @@ impl AsyncWrite for Metered {
 }
 
 /// Waits for the end of a connection, if there is one.
-pub fn ending(kept: &mut Option<Kept>) -> impl Future<Output = ()> + '_ {
-    async move {
-        match kept {
-            Some(kept) => kept.ended().await,
-            None => std::future::pending().await,
-        }
+pub async fn ending(kept: &mut Option<Kept>) {
+    match kept {
+        Some(kept) => kept.ended().await,
+        None => std::future::pending().await,
     }
 }
 

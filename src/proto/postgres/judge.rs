@@ -161,7 +161,8 @@ impl PostgresJudge {
         let Some((current, timeline)) = &self.current else {
             return Cause::Start;
         };
-        match self.fresh(now, current) {
+        let fresh = self.fresh(now, current);
+        match fresh.filter(|(says, _)| self.system == Some(says.system())) {
             Some((Says::Standby { .. }, _)) => Cause::RoleLost,
             Some((Says::Primary { .. }, _)) if *timeline < self.newest => Cause::Deposed,
             Some((Says::Primary { .. }, _)) => Cause::RoleLost,
@@ -201,7 +202,10 @@ impl PostgresJudge {
     }
 
     /// How far behind a standby is, and why it gets no reads if it gets none.
-    fn behind(&self, says: &Says, at: Moment) -> (Option<u64>, Option<String>) {
+    ///
+    /// Against what was known of the primary when the standby answered: who is asked later must not look
+    /// better or worse for it than it is.
+    fn behind(&self, addr: &Addr, says: &Says, at: Moment) -> (Option<u64>, Option<String>) {
         let Says::Standby {
             replayed,
             receives,
@@ -214,7 +218,8 @@ impl PostgresJudge {
         let (Some((head, head_at)), Some(replayed)) = (self.head, *replayed) else {
             return (None, Some("how far it is behind is not known".to_owned()));
         };
-        let lag = head.saturating_sub(replayed);
+        let then = self.nodes.get(addr).and_then(|node| node.head);
+        let lag = then.unwrap_or(head).saturating_sub(replayed);
         let why = if *receives && timeline.is_some_and(|t| t < self.newest) {
             Some("it follows an older timeline".to_owned())
         } else if replayed > head && head_at > at {
@@ -235,7 +240,7 @@ impl PostgresJudge {
             };
             matches!(says, Says::Standby { .. })
                 && self.system == Some(says.system())
-                && self.behind(says, at).1.is_none()
+                && self.behind(addr, says, at).1.is_none()
         };
         self.order.iter().filter(fit).cloned().collect()
     }
@@ -304,7 +309,7 @@ impl PostgresJudge {
         }
         match says {
             Says::Standby { paused: true, .. } => Some(source("replay is paused".to_owned())),
-            Says::Standby { .. } if primary.is_some() => self.behind(says, at).1.map(source),
+            Says::Standby { .. } if primary.is_some() => self.behind(addr, says, at).1.map(source),
             _ => node.trouble.clone().map(source),
         }
     }
@@ -317,7 +322,7 @@ impl PostgresJudge {
             (role, lag_bytes, detail) = match says {
                 Says::Primary { .. } => ("primary", None, objection.or(detail)),
                 Says::Standby { paused, .. } => {
-                    let (lag, why) = self.behind(says, at);
+                    let (lag, why) = self.behind(addr, says, at);
                     let paused = paused.then(|| "replay is paused".to_owned());
                     ("standby", lag, objection.or(paused).or(why).or(detail))
                 }
@@ -369,6 +374,7 @@ impl Judge for PostgresJudge {
             Seen::Answer { addr, answer } => {
                 if let Some(node) = self.nodes.get_mut(&addr) {
                     node.see(now, answer, self.rules);
+                    node.head = self.head.map(|(head, _)| head);
                 }
             }
         }

@@ -101,7 +101,7 @@ async fn talk(desk: &Desk, ends: &mut Ends<'_>) -> Result<LoggedIn, LoginError> 
         _ => LoginError::Server(error.to_string()),
     })?;
     let opening = ends.opening.clone();
-    ends.server.write_all(&opening).await.map_err(server_gone)?;
+    pass_on(ends, &opening).await?;
     let mut talk = Talk {
         encrypted,
         asked: false,
@@ -138,6 +138,12 @@ async fn talk(desk: &Desk, ends: &mut Ends<'_>) -> Result<LoggedIn, LoginError> 
         early_up: talk.up.0.freeze(),
         early_down: talk.down.0.freeze(),
     })
+}
+
+async fn pass_on(ends: &mut Ends<'_>, words: &[u8]) -> Result<(), LoginError> {
+    ends.server.write_all(words).await.map_err(server_gone)?;
+    // TLS may keep them back.
+    ends.server.flush().await.map_err(server_gone)
 }
 
 fn server_gone(error: std::io::Error) -> LoginError {
@@ -243,8 +249,7 @@ impl Talk {
             return Err(LoginError::ClientNonsense(what));
         }
         self.asked = false;
-        let passed = ends.server.write_all(&answer.whole).await;
-        passed.map_err(server_gone)?;
+        pass_on(ends, &answer.whole).await?;
         Ok(true)
     }
 

@@ -34,6 +34,8 @@ impl Rules {
 #[derive(Clone, Debug, Default)]
 pub struct NodeView {
     said: Option<(Says, Moment)>,
+    /// Where the primary's log ended, as far as was known when it said that.
+    pub head: Option<u64>,
     /// What stands against what it said.
     pub trouble: Option<String>,
     pub busy: bool,

@@ -295,6 +295,9 @@ pub fn sha2(peer: &mut Peer, how: &Sha2) -> io::Result<()> {
     let offered = if how.tls.is_some() { CAPS | SSL } else { CAPS };
     peer.send(&greeting(offered, "caching_sha2_password"))?;
     let mut response = peer.recv()?;
+    if response[32.min(response.len())..].starts_with(b"pilotfish-knocks\0") {
+        return peer.send(&err(1045, "#28000Access denied"));
+    }
     if let Some(config) = &how.tls {
         if response.len() != 32 || flags(&response) & SSL == 0 {
             peer.note(format!("no TLS: {} bytes", response.len()));
@@ -400,10 +403,16 @@ pub fn tls_config(certs: &Certs) -> Arc<ServerConfig> {
 
 /// A client's response (Protocol::HandshakeResponse41).
 pub fn response(caps: u32, proof: &[u8], plugin: &str) -> Vec<u8> {
+    mariadb_response(caps, 0, proof, plugin)
+}
+
+/// The same with MariaDB's own capabilities, which are read when LONG_PASSWORD is not among `caps`.
+pub fn mariadb_response(caps: u32, extended: u32, proof: &[u8], plugin: &str) -> Vec<u8> {
     // It names no database.
     let mut out = (caps & !(1 << 3)).to_le_bytes().to_vec();
     out.extend([0, 0, 0, 1, 45]);
-    out.extend([0; 23]);
+    out.extend([0; 19]);
+    out.extend(extended.to_le_bytes());
     out.extend(b"shop\0");
     out.push(u8::try_from(proof.len()).unwrap());
     out.extend(proof);

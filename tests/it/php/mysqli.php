@@ -90,5 +90,6 @@ expect('statistics', true, str_starts_with($db->stat(), 'Uptime'));
 expect('ping', true, $db->query('DO 1'));
 expect('change_user', true, $db->change_user(who('USER'), who('PASSWORD'), who('DATABASE')));
 expect('after change_user', who('DATABASE'), $db->query('SELECT DATABASE()')->fetch_row()[0]);
+ready_to_leave();
 $db->close();
 echo "done\n";

@@ -40,6 +40,7 @@ foreach ([true, false] as $emulate) {
     file_put_contents($file, "one\ntwo\n");
     expect('LOCAL INFILE', 2, $db->exec("LOAD DATA LOCAL INFILE '$file' INTO TABLE pdo (name)"));
     unlink($file);
+    ready_to_leave();
     unset($insert, $count, $rows, $db);
 }
 echo "done\n";

@@ -25,7 +25,11 @@ function run(string $statement): string
             if ($error->getCode() !== 2006 || $tries > 5) {
                 return "error {$error->getCode()}";
             }
+        }
+        try {
             $db = connect();
+        } catch (mysqli_sql_exception $error) {
+            return "error {$error->getCode()}";
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod clients;
 mod failover;
+mod strangers;
+mod words;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -98,7 +98,7 @@ impl GaleraJudge {
     }
 
     /// Those that say that they are of a primary component.
-    fn members<'a>(&'a self, now: Moment) -> impl Iterator<Item = (usize, &'a Facts)> {
+    fn members(&self, now: Moment) -> impl Iterator<Item = (usize, &Facts)> {
         let fresh = move |index| Some((index, self.fresh(now, index)?));
         let all = (0..self.nodes.len()).filter_map(fresh);
         all.filter(|(_, facts)| facts.primary)
@@ -258,8 +258,8 @@ impl GaleraJudge {
     }
 
     /// Counts what the nodes say of their component's age. It begins anew when all of a cluster was stopped:
-    /// that is believed when nobody has said anything else for a while.
-    fn count_term(&mut self, now: Moment) -> bool {
+    /// that is believed when nobody has said anything else for a while, and published with a writer.
+    fn count_term(&mut self, now: Moment, proven: bool) -> bool {
         let newest = self.members(now).map(|(_, facts)| facts.component.0).max();
         let (Some(newest), Some(term)) = (newest, self.term) else {
             self.term = self.term.or(newest);
@@ -270,7 +270,7 @@ impl GaleraJudge {
             return false;
         }
         let since = *self.behind_since.get_or_insert(now);
-        let anew = now.since(since) >= PARTED;
+        let anew = proven && now.since(since) >= PARTED;
         if anew {
             self.notes.push(format!(
                 "the cluster began to count anew: from {term} to {newest}"
@@ -386,7 +386,7 @@ impl Judge for GaleraJudge {
             self.accept(now, index, cause);
         }
         let primary = chosen.ok().map(|(index, _)| index);
-        let anew = self.count_term(now) && primary.is_some();
+        let anew = self.count_term(now, primary.is_some());
         self.served = primary.is_some();
         let leaving = self.leave(now, primary);
         let every = match primary {

@@ -31,6 +31,12 @@ pub struct Lane {
     next: u8,
 }
 
+impl Default for Lane {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Lane {
     pub fn new() -> Self {
         Self {

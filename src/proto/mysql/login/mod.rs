@@ -15,6 +15,7 @@ use self::exchange::{Exchange, Paths, Step};
 use self::hello::{Greeting, Response};
 pub use self::keys::Keys;
 use self::lane::{Lane, Missing, Payload};
+use super::knock::be_refused;
 use super::packet::ServerError;
 use super::packet::{Words, cap, errno, ok_status, printable};
 use super::tracker::{MysqlTracker, Start};
@@ -103,6 +104,7 @@ impl Login<'_, '_> {
         let greeting = Greeting::read(&payload).map_err(LoginError::ServerNonsense)?;
         if self.wants_tls() {
             if greeting.caps & cap::SSL == 0 {
+                be_refused(&mut self.server, &mut self.ends.server).await;
                 let why = "it offers no TLS, and [service.tls] wants it".to_owned();
                 return Err(LoginError::Server(why));
             }
@@ -168,6 +170,7 @@ impl Login<'_, '_> {
             Err(missing) => client_missing(missing),
         };
         self.explain(&nonsense, cap::PROTOCOL_41).await;
+        be_refused(&mut self.server, &mut self.ends.server).await;
         Err(nonsense)
     }
 

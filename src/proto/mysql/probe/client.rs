@@ -3,6 +3,7 @@
 //! Facts are from "MySQL Client/Server Protocol" in the MySQL source documentation.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -82,8 +83,7 @@ impl Connection {
     /// When the server is not reached, or does not let us in.
     pub async fn open(access: &Access, node: &NodeSpec) -> Result<Self, AskError> {
         let name = node.server_name.as_deref();
-        // The caller decides how long it waits.
-        let stream = access.dialer.dial(&node.addr, name, LONGEST).await?;
+        let stream = access.dialer.dial(&node.addr, name, CONNECT).await?;
         let mut connection = Self {
             stream,
             lane: Lane::new(),
@@ -280,8 +280,9 @@ impl Connection {
     }
 }
 
-/// A connect that takes longer has been given up by everybody who asked for it.
-const LONGEST: std::time::Duration = std::time::Duration::from_secs(30);
+/// For how long a connect is waited for. Where nothing is connected there is no handshake to be finished, and
+/// another try gets through sooner than a packet that the system sends again ever more seldom.
+const CONNECT: Duration = Duration::from_secs(1);
 
 fn unknown(plugin: &[u8]) -> AskError {
     let plugin = printable(plugin);
