@@ -7,6 +7,7 @@ use fastrand::Rng;
 use super::facts::LocalState;
 use super::tests::{addr, healthy, spec};
 use super::*;
+use crate::proto::mysql::probe::Said;
 use crate::topology::reduce::reduce;
 use crate::topology::{Endpoint, Topology};
 
@@ -206,22 +207,8 @@ impl Side {
             );
             assert!(primary.is_some() && until.since(now) <= FINISH);
         }
-        if let (Some(primary), Some((before, against))) = (primary, self.accepted)
-            && primary != before
-        {
-            let fit_for = self.shadow[primary]
-                .fit_since
-                .map_or(Duration::ZERO, |at| now.since(at));
-            let patient = fit_for >= spec.failback_after && primary < before;
-            assert!(
-                against || patient,
-                "from {before} to {primary} for no reason at {now:?}"
-            );
-            assert_eq!(
-                conclusion.leaving.is_some(),
-                !against,
-                "who leaves, at {now:?}"
-            );
+        if let Some(primary) = primary {
+            self.check_switch(now, primary, conclusion.leaving.is_some(), spec);
         }
         if let Some(primary) = primary
             && self.accepted.is_none_or(|(before, _)| before != primary)
@@ -232,6 +219,22 @@ impl Side {
             *against &= primary != *before;
         }
         self.primary = primary;
+    }
+
+    fn check_switch(&self, now: Moment, primary: usize, leaving: bool, spec: &GaleraSpec) {
+        if let Some((before, against)) = self.accepted
+            && primary != before
+        {
+            let fit_for = self.shadow[primary]
+                .fit_since
+                .map_or(Duration::ZERO, |at| now.since(at));
+            let patient = fit_for >= spec.failback_after && primary < before;
+            assert!(
+                against || patient,
+                "from {before} to {primary} for no reason at {now:?}"
+            );
+            assert_eq!(leaving, !against, "who leaves, at {now:?}");
+        }
     }
 }
 

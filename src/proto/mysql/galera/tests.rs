@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 
 use super::facts::LocalState;
 use super::*;
+use crate::monitor::Trouble;
+use crate::proto::mysql::probe::Said;
 use crate::proto::spec::ProbeSpec;
 use crate::secret::Credentials;
 
