@@ -120,6 +120,8 @@ enum Halt {
     Leave(EndReason),
     /// Another server is the right one now.
     Moved,
+    /// Nobody knows which server is, and the client has heard nothing: it is held as others are.
+    Unproven,
 }
 
 async fn log_in(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Linked, Outcome> {
@@ -132,9 +134,10 @@ async fn log_in(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Lin
         endpoint: endpoint.clone(),
         opening: opening.clone(),
     };
+    let heard = ends.client.heard();
     let followed = match service.wire.login(&mut ends) {
         None => Err(Halt::Leave(EndReason::ProtocolError)),
-        Some(login) => follow(login, &pass, &endpoint, door).await,
+        Some(login) => follow(login, (&pass, &heard), &endpoint, door).await,
     };
     let halt = match followed {
         Ok(done) => {
@@ -152,7 +155,8 @@ async fn log_in(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Lin
     };
     let reason = match halt {
         Halt::Moved if !heard => return Err(retry(client, Unlink::Switched)),
-        Halt::Moved => EndReason::Switched,
+        Halt::Unproven if !heard => return Err(retry(client, Unlink::UpstreamLost)),
+        Halt::Moved | Halt::Unproven => EndReason::Switched,
         Halt::Leave(reason) => reason,
         Halt::Failed(error) => {
             let server = matches!(error, LoginError::Server(_) | LoginError::ServerNonsense(_));
@@ -211,7 +215,7 @@ fn finished(
 /// Polls a login while its endpoint is the right one.
 async fn follow(
     mut login: LoginFuture<'_>,
-    pass: &Pass<'_>,
+    (pass, heard): (&Pass<'_>, &AtomicBool),
     endpoint: &Endpoint,
     door: &Arc<Door>,
 ) -> Result<LoggedIn, Halt> {
@@ -220,7 +224,7 @@ async fn follow(
     loop {
         let mut rung = pin!(signal.rung());
         let version = signal.version();
-        let flows = flows(endpoint, door)?;
+        let flows = flows(endpoint, door, heard.load(Ordering::Relaxed))?;
         pass.version.store(version, Ordering::Relaxed);
         let event = signal
             .unless_rung(rung.as_mut(), version, |cx| {
@@ -244,7 +248,7 @@ async fn follow(
 }
 
 /// Whether the login may go on now, by the newest gate and topology.
-fn flows(endpoint: &Endpoint, door: &Door) -> Result<bool, Halt> {
+fn flows(endpoint: &Endpoint, door: &Door, heard: bool) -> Result<bool, Halt> {
     let service = &door.service;
     if service.drain.is_closing() {
         return Err(Halt::Leave(EndReason::Drained));
@@ -254,6 +258,7 @@ fn flows(endpoint: &Endpoint, door: &Door) -> Result<bool, Halt> {
     let topology = service.topology.load();
     match standing(&topology, endpoint, door.role, service.fallback) {
         Standing::Wrong | Standing::Leaving(_) => Err(Halt::Moved),
+        Standing::Unproven if !heard => Err(Halt::Unproven),
         Standing::Unproven => Ok(false),
         Standing::Right => {
             Ok(open

@@ -184,6 +184,44 @@ pub struct Capabilities {
     pub undo: Undo,
 }
 
+impl Capabilities {
+    /// The same for people, one promise or warning a line.
+    pub fn promises(&self) -> Vec<String> {
+        let compares = match (self.compare_and_set, self.compares_ttl) {
+            (CompareAndSet::Server, true) => "the server compares before it changes",
+            (CompareAndSet::Server, false) => {
+                "the server compares values before it changes; TTLs are compared by us just before"
+            }
+            (CompareAndSet::ReadThenWrite, _) => {
+                "we compare just before we change: an edit in between is overwritten unnoticed"
+            }
+        };
+        let together = match self.atomic {
+            true => "all records change together or not at all",
+            false => "records change one after the other: for a moment some are new and some old",
+        };
+        let signal = match self.signal {
+            PropagationSignal::Poll => "the provider says when its servers have the change",
+            PropagationSignal::None => "only the name servers themselves know when they have it",
+        };
+        let mut lines = vec![compares.to_owned(), together.to_owned()];
+        if self.publish == PublishStep::Explicit {
+            lines.push("changes are seen by nobody before they are published".to_owned());
+        }
+        lines.push(signal.to_owned());
+        if self.ttl.silent {
+            lines.push(format!(
+                "a TTL below {} s, or between the ones there are, is stored as another one",
+                self.ttl.min
+            ));
+        }
+        if self.proxied_mode {
+            lines.push("where records are proxied, only the proxy's answers change".to_owned());
+        }
+        lines
+    }
+}
+
 /// What a change leaves for [`Provider::published`]. It may be kept in a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
@@ -247,6 +285,45 @@ pub struct Changed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_promised_is_said() {
+        let weakest = Capabilities {
+            compare_and_set: CompareAndSet::ReadThenWrite,
+            compares_ttl: false,
+            atomic: false,
+            publish: PublishStep::Explicit,
+            signal: PropagationSignal::None,
+            ttl: TtlRule {
+                min: 60,
+                values: &[],
+                silent: true,
+            },
+            proxied_mode: true,
+            undo: Undo::Inverse,
+        };
+        let said = weakest.promises().join("\n");
+        for word in [
+            "overwritten unnoticed",
+            "one after",
+            "published",
+            "60 s",
+            "proxied",
+        ] {
+            assert!(said.contains(word), "{said}");
+        }
+        let strongest = Capabilities {
+            compare_and_set: CompareAndSet::Server,
+            compares_ttl: true,
+            atomic: true,
+            publish: PublishStep::None,
+            signal: PropagationSignal::Poll,
+            ttl: TtlRule::ANY,
+            proxied_mode: false,
+            ..weakest
+        };
+        assert_eq!(strongest.promises().len(), 3);
+    }
 
     #[test]
     fn every_kind_has_one_provider() {

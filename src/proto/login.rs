@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -90,7 +91,8 @@ pub struct Ends<'a> {
 /// with its login.
 pub struct ClientEnd {
     stream: Stream,
-    heard: bool,
+    /// Shared with whoever has to know while a login is under way.
+    heard: Arc<AtomicBool>,
     cut: bool,
 }
 
@@ -98,14 +100,19 @@ impl ClientEnd {
     pub fn new(stream: Stream) -> Self {
         Self {
             stream,
-            heard: false,
+            heard: Arc::default(),
             cut: false,
         }
     }
 
     /// Whether a byte was written to the client.
     pub fn has_heard(&self) -> bool {
-        self.heard
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// The same, to be asked while a login has the end.
+    pub fn heard(&self) -> Arc<AtomicBool> {
+        self.heard.clone()
     }
 
     /// Writes `words`, which are whole messages. Dropped before its end, it may leave the client in the
@@ -152,7 +159,9 @@ impl AsyncWrite for ClientEnd {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.heard |= matches!(written, Poll::Ready(Ok(n)) if n > 0);
+        if matches!(written, Poll::Ready(Ok(n)) if n > 0) {
+            self.heard.store(true, Ordering::Relaxed);
+        }
         written
     }
 

@@ -143,6 +143,8 @@ impl Play {
         let none = self.provider().read(&cname).await;
         if self.stage.both {
             assert!(none.unwrap().records.is_empty());
+            self.provider().check(&cname).await.unwrap();
+            assert_eq!(self.provider().read(&keys).await.unwrap(), seen);
         }
     }
 

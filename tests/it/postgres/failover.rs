@@ -236,6 +236,29 @@ fn waiting_clients_are_refused_only_when_their_time_is_up() -> Result<()> {
     assert_sound(&sidecar)
 }
 
+/// The server takes connections and says nothing: who came before that was noticed waits no longer than
+/// the others.
+#[test]
+fn a_login_on_a_frozen_server_is_held_like_any_other() -> Result<()> {
+    let cluster = cluster(1)?;
+    let mut service = shop(&cluster.addrs())?;
+    service.lines.clear();
+    let sidecar = start(service.set("hold_timeout", "3s"))?;
+    cluster.node(0).freeze()?;
+    let refused = connect(&sidecar).err().context("refused")?;
+    let error = PgError::of(&refused).with_context(|| format!("{refused:#}"))?;
+    ensure!(error.sqlstate == "57P03", "{error}");
+    // And is served where there is somebody.
+    std::thread::scope(|scope| -> Result<()> {
+        let waiting = scope.spawn(|| connect(&sidecar)?.query("SELECT 1"));
+        cluster.node(1).promote()?;
+        let answer = waiting.join().ok().context("a panic")??;
+        ensure!(answer == [["1"]], "{answer:?}");
+        Ok(())
+    })?;
+    assert_sound(&sidecar)
+}
+
 /// A server of another cluster under one of the addresses: writable, and none of ours.
 #[test]
 fn a_foreign_cluster_is_refused_and_named() -> Result<()> {
