@@ -24,7 +24,8 @@ const DISCARDED: u64 = 1 << 20;
 /// client's request was read already.
 pub async fn tell(client: Stream, door: &Door, why: Refusal, spoken: bool) {
     if let Some(place) = door.service.admission.refusing.take() {
-        speak(client, door, why, spoken, place).await;
+        // Boxed, so that its buffers are not part of every session that never needs it.
+        Box::pin(speak(client, door, why, spoken, place)).await;
     }
 }
 
