@@ -157,7 +157,9 @@ const STORIES: &[Story] = &[
         break_it: |cluster| cluster.node(HOME).server().freeze(),
         heal: |cluster| {
             cluster.wait_synced(&[1, 2], 2)?;
-            cluster.node(HOME).server().thaw()
+            cluster.node(HOME).server().thaw()?;
+            // It wakes up believing to be the writer.
+            assert_deserted(cluster)
         },
         answers: false,
     },
