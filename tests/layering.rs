@@ -166,6 +166,7 @@ const PURE: &[&str] = &[
     "topology/reduce.rs",
     "topology/pick.rs",
     "monitor/backoff.rs",
+    "monitor/urgency.rs",
     "judge.rs",
     "config/",
     "proto/mysql/tracker/",

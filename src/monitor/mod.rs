@@ -11,6 +11,7 @@ pub mod pin;
 pub mod probers;
 pub mod report;
 pub mod run;
+pub mod urgency;
 
 use std::collections::BTreeMap;
 use std::future::Future;

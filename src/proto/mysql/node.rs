@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::probe::Said;
 use crate::clock::Moment;
+use crate::monitor::urgency::Urgency;
 use crate::proto::spec::ProbeSpec;
 
 /// However many reasons there are to ask a server at once, not more often than this.
@@ -47,9 +48,7 @@ pub struct NodeView<T> {
     /// Since when it has been fit, or not.
     since: Moment,
     fit: bool,
-    urgent: u64,
-    hurry: bool,
-    hurried: Option<Moment>,
+    urgency: Urgency,
 }
 
 impl<T> Default for NodeView<T> {
@@ -63,9 +62,7 @@ impl<T> Default for NodeView<T> {
             fell: false,
             since: Moment::default(),
             fit: false,
-            urgent: 0,
-            hurry: false,
-            hurried: None,
+            urgency: Urgency::default(),
         }
     }
 }
@@ -180,17 +177,11 @@ impl<T> NodeView<T> {
 
     /// It should be asked at once.
     pub fn hurry(&mut self) {
-        self.hurry = true;
+        self.urgency.hurry();
     }
 
-    /// What goes into [`crate::monitor::Pace::urgent`]. A thousand clients that cannot be connected are
-    /// one question.
+    /// What goes into [`crate::monitor::Pace::urgent`].
     pub fn urgency(&mut self, now: Moment) -> u64 {
-        if self.hurry && self.hurried.is_none_or(|at| now.since(at) >= HURRIED) {
-            self.hurry = false;
-            self.hurried = Some(now);
-            self.urgent += 1;
-        }
-        self.urgent
+        self.urgency.times(now, HURRIED)
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::client::{Answer, Says};
 use crate::clock::Moment;
+use crate::monitor::urgency::Urgency;
 use crate::proto::spec::ProbeSpec;
 
 /// How often a server is asked from which more is expected than it said last.
@@ -45,9 +46,7 @@ pub struct NodeView {
     good: u32,
     /// Since when it has said the same of its role and timeline.
     pub since: Moment,
-    urgent: u64,
-    hurry: bool,
-    hurried: Option<Moment>,
+    urgency: Urgency,
 }
 
 fn role(says: &Says) -> Option<(u64, bool)> {
@@ -122,17 +121,11 @@ impl NodeView {
 
     /// It should be asked at once.
     pub fn hurry(&mut self) {
-        self.hurry = true;
+        self.urgency.hurry();
     }
 
-    /// What goes into [`crate::monitor::Pace::urgent`]. A thousand clients that cannot be connected are
-    /// one question.
+    /// What goes into [`crate::monitor::Pace::urgent`].
     pub fn urgency(&mut self, now: Moment) -> u64 {
-        if self.hurry && self.hurried.is_none_or(|at| now.since(at) >= HURRIED) {
-            self.hurry = false;
-            self.hurried = Some(now);
-            self.urgent += 1;
-        }
-        self.urgent
+        self.urgency.times(now, HURRIED)
     }
 }

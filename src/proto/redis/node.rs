@@ -6,6 +6,7 @@ use super::role::Role;
 use crate::addr::Addr;
 use crate::clock::Moment;
 use crate::monitor::NodeReport;
+use crate::monitor::urgency::Urgency;
 
 /// How often a server is asked that ought to be master and is not proven.
 pub const EAGER: Duration = Duration::from_millis(100);
@@ -22,10 +23,7 @@ pub struct NodeView {
     pub said: Option<(Role, Moment)>,
     /// Since when it has said master without a break.
     pub master_since: Option<Moment>,
-    /// How many times it was to be asked at once.
-    urgent: u64,
-    hurry: bool,
-    hurried: Option<Moment>,
+    urgency: Urgency,
 }
 
 /// However many reasons there are to ask a server at once, not more often than this.
@@ -34,22 +32,17 @@ const HURRIED: Duration = Duration::from_millis(10);
 impl NodeView {
     /// It should be asked at once.
     pub fn hurry(&mut self) {
-        self.hurry = true;
+        self.urgency.hurry();
     }
 
     /// Whether it should be asked as soon as that is allowed.
     pub fn is_waiting(&self) -> bool {
-        self.hurry
+        self.urgency.is_waiting()
     }
 
-    /// What goes into [`crate::monitor::Pace::urgent`]. A thousand clients that cannot be connected are one question.
+    /// What goes into [`crate::monitor::Pace::urgent`].
     pub fn urgency(&mut self, now: Moment) -> u64 {
-        if self.hurry && self.hurried.is_none_or(|at| now.since(at) >= HURRIED) {
-            self.hurry = false;
-            self.hurried = Some(now);
-            self.urgent += 1;
-        }
-        self.urgent
+        self.urgency.times(now, HURRIED)
     }
 }
 
