@@ -267,8 +267,7 @@ impl<'a> SetUp<'a> {
                 service.metrics.connect_errors.increment(1);
                 tracing::debug!(service = %service.name, addr = %endpoint.addr, %error, "connect");
                 if !error.is_local() {
-                    // A full channel means that the monitor has been told often enough.
-                    let _ = service.hints.try_send(endpoint.addr.clone());
+                    service.hint(&endpoint);
                 }
                 Ok(Attempt::Failed)
             }

@@ -161,7 +161,7 @@ async fn log_in(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Lin
         Halt::Failed(error) => {
             let server = matches!(error, LoginError::Server(_) | LoginError::ServerNonsense(_));
             if server {
-                hint(door, &endpoint);
+                door.service.hint(&endpoint);
             }
             if server || matches!(error, LoginError::Refused(_)) {
                 note_failure(door, &endpoint, &error);
@@ -275,11 +275,6 @@ fn ended(error: &LoginError, door: &Door) -> EndReason {
         LoginError::Server(_) => EndReason::UpstreamClosed,
         LoginError::ClientNonsense(_) | LoginError::ServerNonsense(_) => EndReason::ProtocolError,
     }
-}
-
-fn hint(door: &Door, endpoint: &Endpoint) {
-    // A full channel means that the monitor has been told often enough.
-    let _ = door.service.hints.try_send(endpoint.addr.clone());
 }
 
 /// Tells the log once in a while: a crowd of clients must not fill it.

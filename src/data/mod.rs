@@ -22,9 +22,9 @@ use crate::net::dial::Dialer;
 use crate::proto::Wire;
 use crate::proto::spec::Limits;
 use crate::signal::Signal;
-use crate::topology::Role;
 use crate::topology::cell::TopologyReader;
 use crate::topology::pick::Fallback;
+use crate::topology::{Endpoint, Role};
 use admit::Admission;
 use metrics::{RoleMetrics, ServiceMetrics};
 use table::Table;
@@ -51,6 +51,14 @@ pub struct Service {
     pub metrics: ServiceMetrics,
     /// When the log last heard of a login that failed.
     pub login_failures: Seldom,
+}
+
+impl Service {
+    /// Tells the monitor that something is the matter with `endpoint`: a reason to ask it, not a verdict.
+    pub fn hint(&self, endpoint: &Endpoint) {
+        // A full channel means that the monitor has been told often enough.
+        let _ = self.hints.try_send(endpoint.addr.clone());
+    }
 }
 
 /// What all sessions of one role on one data thread share.

@@ -337,12 +337,7 @@ impl<'a> Relay<'a> {
     fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.show_stage();
         if self.tracker.as_mut().is_some_and(|t| t.take_hint()) {
-            // A full channel means that the monitor has been told often enough.
-            let _ = self
-                .door
-                .service
-                .hints
-                .try_send(self.place.endpoint().addr.clone());
+            self.door.service.hint(self.place.endpoint());
         }
         let at_boundary = self.at_boundary();
         match &mut self.finishing {
