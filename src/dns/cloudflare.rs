@@ -6,19 +6,17 @@
 //! and would take a record from behind the proxy, so only PATCH is used. A proxied record's TTL counts
 //! for nothing and reads as 1; clients get answers with 300 s.
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::http::{Answer, Ask, Bearer, Http, Method, Settings, encode};
+use super::http::{Answer, Ask, Http, Method, TokenApi, encode};
 use super::record::zone_text;
 use super::rows::{self, Row, Step};
 use super::{
     Access, Call, Capabilities, CompareAndSet, DnsError, DnsSpec, Env, Key, Kind, Maker, Name,
-    Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep,
-    Published, Receipt, RecordType, SetChange, TtlRule, Undo,
+    Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep, Receipt,
+    RecordType, SetChange, TtlRule, Undo,
 };
 
 const KIND: ProviderKind = ProviderKind::Cloudflare;
@@ -46,20 +44,12 @@ impl Maker for Cloudflare {
         let ProviderSpec::Cloudflare(settings) = &spec.provider else {
             return Err(super::wrong_settings(KIND));
         };
-        let http = Http::new(
-            Settings {
-                kind: KIND,
-                endpoint: &settings.endpoint,
-                default_url: "https://api.cloudflare.com",
-                patience: spec.patience,
-                dialect: Arc::new(Bearer {
-                    token: settings.token.clone(),
-                    message: "/errors/0/message",
-                }),
-                secrets: vec![settings.token.clone()],
-            },
-            env,
-        )?;
+        let api = TokenApi {
+            kind: KIND,
+            default_url: "https://api.cloudflare.com",
+            message: "/errors/0/message",
+        };
+        let http = api.http(settings, spec, env)?;
         Ok(Box::new(Zone {
             http,
             zone: spec.zone.clone(),
@@ -317,10 +307,6 @@ impl Provider for Zone {
         note: &'a str,
     ) -> Call<'a, Receipt> {
         Box::pin(self.change_rows(sets, seen, note))
-    }
-
-    fn published<'a>(&'a self, _receipt: &'a Receipt) -> Call<'a, Published> {
-        Box::pin(async { Ok(Published::NoSignal) })
     }
 
     fn check<'a>(&'a self, _keys: &'a [Key]) -> Call<'a, Access> {

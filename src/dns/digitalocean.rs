@@ -4,17 +4,15 @@
 //! may fall back to its default (digitalocean/doctl #1021), so type, name, data and TTL are always
 //! sent; a CNAME goes out with its final dot and comes back without.
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::http::{Ask, Bearer, Http, Method, Settings, encode};
+use super::http::{Ask, Http, Method, TokenApi, encode};
 use super::rows::{self, Row, Step};
 use super::{
     Access, Call, Capabilities, CompareAndSet, DnsError, DnsSpec, Env, Key, Kind, Maker, Name,
-    Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep,
-    Published, Receipt, RecordType, SetChange, TtlRule, Undo,
+    Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep, Receipt,
+    RecordType, SetChange, TtlRule, Undo,
 };
 
 const KIND: ProviderKind = ProviderKind::DigitalOcean;
@@ -33,20 +31,12 @@ impl Maker for DigitalOcean {
         let ProviderSpec::DigitalOcean(settings) = &spec.provider else {
             return Err(super::wrong_settings(KIND));
         };
-        let http = Http::new(
-            Settings {
-                kind: KIND,
-                endpoint: &settings.endpoint,
-                default_url: "https://api.digitalocean.com",
-                patience: spec.patience,
-                dialect: Arc::new(Bearer {
-                    token: settings.token.clone(),
-                    message: "/message",
-                }),
-                secrets: vec![settings.token.clone()],
-            },
-            env,
-        )?;
+        let api = TokenApi {
+            kind: KIND,
+            default_url: "https://api.digitalocean.com",
+            message: "/message",
+        };
+        let http = api.http(settings, spec, env)?;
         Ok(Box::new(Domain {
             http,
             path: format!("/v2/domains/{}/records", encode(spec.zone.as_str())),
@@ -218,10 +208,6 @@ impl Provider for Domain {
         _note: &'a str,
     ) -> Call<'a, Receipt> {
         Box::pin(self.change_rows(sets, seen))
-    }
-
-    fn published<'a>(&'a self, _receipt: &'a Receipt) -> Call<'a, Published> {
-        Box::pin(async { Ok(Published::NoSignal) })
     }
 
     fn check<'a>(&'a self, keys: &'a [Key]) -> Call<'a, Access> {

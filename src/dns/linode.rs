@@ -5,18 +5,16 @@
 //! be lost, so it is set once more. The name servers sit behind a cache of up to 15 minutes, so that
 //! what they answer is the only proof.
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::http::{Ask, Bearer, Http, Method, Settings};
+use super::http::{Ask, Http, Method, TokenApi};
 use super::rows::{self, Row, Step};
 use super::{
     Access, Call, Capabilities, CompareAndSet, DnsError, DnsSpec, Env, Key, Kind, Maker, Name,
-    Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep,
-    Published, Receipt, SetChange, TtlRule, Undo,
+    Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep, Receipt,
+    SetChange, TtlRule, Undo,
 };
 
 const KIND: ProviderKind = ProviderKind::Linode;
@@ -42,20 +40,12 @@ impl Maker for Linode {
         let ProviderSpec::Linode(settings) = &spec.provider else {
             return Err(super::wrong_settings(KIND));
         };
-        let http = Http::new(
-            Settings {
-                kind: KIND,
-                endpoint: &settings.endpoint,
-                default_url: "https://api.linode.com",
-                patience: spec.patience,
-                dialect: Arc::new(Bearer {
-                    token: settings.token.clone(),
-                    message: "/errors/0/reason",
-                }),
-                secrets: vec![settings.token.clone()],
-            },
-            env,
-        )?;
+        let api = TokenApi {
+            kind: KIND,
+            default_url: "https://api.linode.com",
+            message: "/errors/0/reason",
+        };
+        let http = api.http(settings, spec, env)?;
         Ok(Box::new(Domain {
             http,
             zone: spec.zone.clone(),
@@ -249,10 +239,6 @@ impl Provider for Domain {
         _note: &'a str,
     ) -> Call<'a, Receipt> {
         Box::pin(self.change_rows(sets, seen))
-    }
-
-    fn published<'a>(&'a self, _receipt: &'a Receipt) -> Call<'a, Published> {
-        Box::pin(async { Ok(Published::NoSignal) })
     }
 
     fn check<'a>(&'a self, _keys: &'a [Key]) -> Call<'a, Access> {

@@ -14,8 +14,8 @@ use super::record::{Records, RrSet};
 use super::spec::PowerDnsSpec;
 use super::{
     Access, Call, Capabilities, CompareAndSet, DnsError, DnsSpec, Env, Key, Kind, Maker, Name,
-    Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep,
-    Published, Receipt, SetChange, TtlRule, Undo,
+    Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep, Receipt,
+    SetChange, TtlRule, Undo,
 };
 use crate::secret::Secret;
 
@@ -214,10 +214,6 @@ impl Provider for Api {
         note: &'a str,
     ) -> Call<'a, Receipt> {
         Box::pin(self.patch(sets, note))
-    }
-
-    fn published<'a>(&'a self, _receipt: &'a Receipt) -> Call<'a, Published> {
-        Box::pin(async { Ok(Published::NoSignal) })
     }
 
     fn check<'a>(&'a self, _keys: &'a [Key]) -> Call<'a, Access> {

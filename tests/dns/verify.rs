@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pilotfish::dns::verify::judge::{Expected, State, Verdict};
 use pilotfish::dns::verify::{Signed, Verifier, VerifyError};
-use pilotfish::dns::{Change, Observed, Outcome, VerifySpec};
+use pilotfish::dns::{Change, Key, Observed, Outcome, VerifySpec};
 use pilotfish_harness::dns::bind::{Bind, Options};
 use pilotfish_harness::dns::knot::Knot;
 use pilotfish_harness::dns::unbound::Unbound;
@@ -254,6 +254,19 @@ fn validator(server: &Bind, anchors: &str) -> Verifier {
     Verifier::new(spec, env()).unwrap()
 }
 
+/// Nobody says when a zone is ready: it is asked until it is as `wanted`.
+async fn wait_signed(verifier: &Verifier, key: &Key, wanted: &Signed) {
+    let deadline = verifier.clock().now() + Duration::from_secs(20);
+    loop {
+        let said = verifier.validate(key).await;
+        if said == *wanted {
+            return;
+        }
+        assert!(verifier.clock().now() < deadline, "{said:?}");
+        tokio::time::sleep(wait::PAUSE).await;
+    }
+}
+
 #[tokio::test]
 async fn signatures_are_followed_to_the_trust_anchor() {
     let options = Options {
@@ -265,16 +278,8 @@ async fn signatures_are_followed_to_the_trust_anchor() {
     let keys = bind.keys().unwrap();
     let key = "shop.example.com A".parse().unwrap();
     let verifier = validator(&bind, &keys);
-    let deadline = verifier.clock().now() + Duration::from_secs(20);
     // BIND signs in the background.
-    while verifier.validate(&key).await != Signed::Secure {
-        assert!(
-            verifier.clock().now() < deadline,
-            "{:?}",
-            verifier.validate(&key).await
-        );
-        tokio::time::sleep(wait::PAUSE).await;
-    }
+    wait_signed(&verifier, &key, &Signed::Secure).await;
     let change = Change::new(&region(10, 300), &region(20, 60), "").unwrap();
     let provider = make(&rfc2136(bind.addr, KEY_NAME, KEY));
     provider.change(&change).await.unwrap();
@@ -294,13 +299,5 @@ async fn a_zone_that_nobody_signs_is_known_to_be_unsigned() {
     let family = Bind::parent([NS1, NS2], true, true).unwrap();
     let verifier = validator(&family, &family.keys().unwrap());
     let key = "shop.example.com A".parse().unwrap();
-    let deadline = verifier.clock().now() + Duration::from_secs(20);
-    while verifier.validate(&key).await != Signed::Unsigned {
-        assert!(
-            verifier.clock().now() < deadline,
-            "{:?}",
-            verifier.validate(&key).await
-        );
-        tokio::time::sleep(wait::PAUSE).await;
-    }
+    wait_signed(&verifier, &key, &Signed::Unsigned).await;
 }

@@ -16,12 +16,13 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
-pub use request::{Answer, Ask, Bearer, Dialect, Effect, Outgoing};
+use request::Bearer;
+pub use request::{Answer, Ask, Dialect, Effect, Outgoing};
 pub use reqwest::Method;
 
 use super::Env;
 use super::error::{DnsError, Kind};
-use super::spec::{Endpoint, Patience, ProviderKind};
+use super::spec::{DnsSpec, Endpoint, Patience, ProviderKind, TokenSpec};
 use crate::addr::Addr;
 use crate::clock::Clock;
 use crate::net::resolve::Resolver;
@@ -53,6 +54,34 @@ pub struct Settings<'a> {
     pub patience: Patience,
     pub dialect: Arc<dyn Dialect>,
     pub secrets: Vec<Secret>,
+}
+
+/// An API whose callers prove themselves with one token.
+pub struct TokenApi {
+    pub kind: ProviderKind,
+    /// Used when the endpoint names none.
+    pub default_url: &'static str,
+    /// Where the message in an error's body is, as a JSON pointer.
+    pub message: &'static str,
+}
+
+impl TokenApi {
+    /// # Errors
+    /// As [`Http::new`].
+    pub fn http(&self, token: &TokenSpec, spec: &DnsSpec, env: &Env) -> Result<Http, DnsError> {
+        let settings = Settings {
+            kind: self.kind,
+            endpoint: &token.endpoint,
+            default_url: self.default_url,
+            patience: spec.patience,
+            dialect: Arc::new(Bearer {
+                token: token.token.clone(),
+                message: self.message,
+            }),
+            secrets: vec![token.token.clone()],
+        };
+        Http::new(settings, env)
+    }
 }
 
 impl Http {

@@ -17,8 +17,8 @@ use super::record::records;
 use super::wire::{self, AskError, wire_name};
 use super::{
     Access, Call, Capabilities, CompareAndSet, DnsError, DnsSpec, Env, Key, Kind, Maker, Name,
-    Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep,
-    Published, Receipt, SetChange, TtlRule, Undo,
+    Observed, Proof, PropagationSignal, Provider, ProviderKind, ProviderSpec, PublishStep, Receipt,
+    SetChange, TtlRule, Undo,
 };
 use crate::addr::Addr;
 use crate::clock::Clock;
@@ -254,10 +254,6 @@ impl Provider for Primary {
             self.update(message, &keys).await?;
             Ok(Receipt::default())
         })
-    }
-
-    fn published<'a>(&'a self, _receipt: &'a Receipt) -> Call<'a, Published> {
-        Box::pin(async { Ok(Published::NoSignal) })
     }
 
     fn check<'a>(&'a self, keys: &'a [Key]) -> Call<'a, Access> {
