@@ -76,34 +76,29 @@ impl App {
         for warning in loaded.warning_lines() {
             warn!(event = "config", "{warning}");
         }
-        let diff = config::diff(&self.config, &loaded.config);
-        let prepared = self.prepare(&loaded.config, &diff)?;
-        self.apply(&loaded.config, &diff, prepared);
+        let Loaded { text, config, .. } = loaded;
+        let config = config.staying_in(self.config.region.as_deref());
+        let diff = config::diff(&self.config, &config);
+        let prepared = self.prepare(&config, &diff)?;
+        self.apply(&config, &diff, prepared);
         self.show();
-        self.surface
-            .set_config_text(config::mask::passwords(&loaded.text));
+        self.surface.set_config_text(config::mask::passwords(&text));
         Ok(diff.lines())
     }
 
     /// What may fail.
     fn prepare(&self, config: &Config, diff: &Diff) -> Result<Vec<Prepared>, AppError> {
-        let leaves = |running: &&Running| {
-            let name = &running.view.name;
-            diff.changed.contains(name) || diff.removed.contains(name)
-        };
         // What stays keeps its addresses: binding one of them fails, as it should.
         let bound: BTreeMap<&Addr, &Bound> = self
             .services
             .iter()
-            .filter(leaves)
+            .filter(|running| diff.ends(&running.view.name))
             .flat_map(Running::bound)
             .collect();
-        let wanted = config
-            .services
-            .iter()
-            .filter(|spec| diff.changed.contains(&spec.name) || diff.added.contains(&spec.name));
+        let wanted = config.services.iter();
         wanted
-            .map(|spec| service::prepare(&self.in_this_region(spec), &self.common, &bound))
+            .filter(|spec| diff.begins(&spec.name))
+            .map(|spec| service::prepare(spec, &self.common, &bound))
             .collect()
     }
 
@@ -113,10 +108,7 @@ impl App {
         let patience = config.drain_timeout;
         let (leaving, staying): (Vec<Running>, Vec<Running>) = std::mem::take(&mut self.services)
             .into_iter()
-            .partition(|running| {
-                let name = &running.view.name;
-                diff.changed.contains(name) || diff.removed.contains(name)
-            });
+            .partition(|running| diff.ends(&running.view.name));
         let paused: Vec<Arc<str>> = leaving
             .iter()
             .filter(|running| running.control.gate.holds(HoldReason::Operator))
@@ -142,26 +134,12 @@ impl App {
             .sort_by_key(|running| order(&running.view.name));
         self.config.drain_timeout = config.drain_timeout;
         self.config.http.unhealthy_after = config.http.unhealthy_after;
-        self.config.services = config
-            .services
-            .iter()
-            .map(|spec| self.in_this_region(spec))
-            .collect();
+        self.config.services.clone_from(&config.services);
     }
 
     fn retire(&mut self, running: Running, patience: Duration, pool: &mut Pool) {
         let service = running.retire(&self.common, patience, pool);
         self.retired.retain(|service| service.strong_count() > 0);
         self.retired.push(Arc::downgrade(&service));
-    }
-
-    fn in_this_region(
-        &self,
-        spec: &crate::proto::spec::ServiceSpec,
-    ) -> crate::proto::spec::ServiceSpec {
-        crate::proto::spec::ServiceSpec {
-            region: self.config.region.as_deref().map(Into::into),
-            ..spec.clone()
-        }
     }
 }

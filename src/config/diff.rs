@@ -23,6 +23,16 @@ impl Diff {
         *self == Self::default()
     }
 
+    /// Whether the service that runs under this name does not go on as it is.
+    pub fn ends(&self, name: &Arc<str>) -> bool {
+        self.changed.contains(name) || self.removed.contains(name)
+    }
+
+    /// Whether a service has to be started under this name.
+    pub fn begins(&self, name: &Arc<str>) -> bool {
+        self.changed.contains(name) || self.added.contains(name)
+    }
+
     /// For people, one line per kind of change.
     pub fn lines(&self) -> Vec<String> {
         let named = |what: &str, names: &[Arc<str>]| {
@@ -47,18 +57,22 @@ impl Diff {
     }
 }
 
-/// From `old`, which runs, to `new`.
+impl Config {
+    /// With services for `region`, which the process is in and leaves only when it ends.
+    pub fn staying_in(mut self, region: Option<&str>) -> Self {
+        for service in &mut self.services {
+            service.region = region.map(Into::into);
+        }
+        self
+    }
+}
+
+/// From `old`, which runs, to `new`, whose services stay in the region of `old`.
 pub fn diff(old: &Config, new: &Config) -> Diff {
     let find =
         |services: &[ServiceSpec], name: &str| services.iter().find(|s| *s.name == *name).cloned();
     let mut diff = Diff::default();
     for service in &new.services {
-        // The region moves only with the process.
-        let region = old.region.as_deref().map(Into::into);
-        let service = &ServiceSpec {
-            region,
-            ..service.clone()
-        };
         match find(&old.services, &service.name) {
             None => diff.added.push(service.name.clone()),
             Some(before) if before != *service => diff.changed.push(service.name.clone()),
@@ -122,7 +136,7 @@ discovery = { kind = "static", nodes = ["10.0.0.1:9306"] }
     fn lines(edit: impl Fn(&str) -> String) -> Vec<String> {
         let (old, _) = parse(OLD).unwrap();
         let (new, _) = parse(&edit(OLD)).unwrap();
-        let diff = diff(&old, &new);
+        let diff = diff(&old, &new.staying_in(old.region.as_deref()));
         assert_eq!(diff.is_empty(), diff.lines() == ["nothing changed"]);
         diff.lines()
     }
