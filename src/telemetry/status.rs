@@ -1,14 +1,14 @@
-//! What `/v1/status` says; the command line reads the same types.
+//! What `/v1/status` says, and the status page; the command line reads the same types.
 
 use serde::{Deserialize, Serialize};
 
+use super::health::{self, Circumstances};
+use super::surface::{Snapshot, Surface, VERSION};
 use crate::clock::Moment;
 use crate::gate::HoldReason;
 use crate::monitor::report::{NodeReport, SourceReport};
-use crate::telemetry::health::{self, Circumstances};
-use crate::telemetry::surface::{Snapshot, Surface, VERSION};
 
-pub use crate::telemetry::health::Status as Word;
+pub use super::health::Status as Word;
 
 /// The process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
