@@ -54,27 +54,6 @@ fn chromium(dir: &scratch::Dir) -> Result<Command> {
     Ok(command)
 }
 
-/// The document at `url` as a browser without scripts has it.
-pub fn without_scripts(url: &str) -> Result<String> {
-    let dir = scratch::Dir::new()?;
-    let mut command = Command::new(find_program("timeout")?);
-    command
-        .arg("60")
-        .arg(find_program("chromium")?)
-        .args(ARGUMENTS);
-    command.arg(format!("--user-data-dir={}", dir.path().display()));
-    command.args(["--blink-settings=scriptEnabled=false", "--dump-dom", url]);
-    let output = command.output().context("running chromium")?;
-    if !output.status.success() {
-        bail!(
-            "chromium: {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 #[derive(Default)]
 struct Heard {
     messages: Vec<Json>,
@@ -139,8 +118,18 @@ pub struct Browser {
 impl Browser {
     /// With an empty page of this size.
     pub fn start(width: u32, height: u32) -> Result<Self> {
+        Self::start_with(&[], width, height)
+    }
+
+    /// One whose user has switched scripts off: ask it for its [`Self::document`] only.
+    pub fn start_without_scripts(width: u32, height: u32) -> Result<Self> {
+        Self::start_with(&["--blink-settings=scriptEnabled=false"], width, height)
+    }
+
+    fn start_with(arguments: &[&str], width: u32, height: u32) -> Result<Self> {
         let dir = scratch::Dir::new()?;
         let mut command = chromium(&dir)?;
+        command.args(arguments);
         command.arg("--remote-debugging-pipe").arg("about:blank");
         let log = std::fs::File::create(dir.join("chromium.log"))?;
         command
@@ -213,12 +202,26 @@ impl Browser {
         Ok(())
     }
 
+    /// Goes to `url`.
+    pub fn go(&mut self, url: &str) -> Result<()> {
+        let opened = self.call("Page.navigate", &json!({"url": url}))?;
+        match opened["errorText"].as_str() {
+            Some(error) => bail!("{url}: {error}"),
+            None => Ok(()),
+        }
+    }
+
+    /// The document as it stands, whatever made it so.
+    pub fn document(&mut self) -> Result<String> {
+        let root = self.call("DOM.getDocument", &json!({"depth": 0}))?;
+        let node = json!({"nodeId": root["root"]["nodeId"]});
+        let html = self.call("DOM.getOuterHTML", &node)?;
+        Ok(html["outerHTML"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// Goes to `url`, and waits until the document is there.
     pub fn open(&mut self, url: &str) -> Result<()> {
-        let opened = self.call("Page.navigate", &json!({"url": url}))?;
-        if let Some(error) = opened["errorText"].as_str() {
-            bail!("{url}: {error}");
-        }
+        self.go(url)?;
         self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
     }
 

@@ -205,6 +205,7 @@ mod tests {
             cause: "announced".into(),
             since: "2026-01-02T15:04:05.123Z".into(),
             held: vec!["fence".into()],
+            pinned: false,
             sessions: 1204,
             held_clients: 3,
             endpoints: vec![EndpointStatus {

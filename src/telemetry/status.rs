@@ -6,7 +6,7 @@ use super::health::{self, Circumstances};
 use super::surface::{Snapshot, Surface, VERSION};
 use crate::clock::Moment;
 use crate::gate::HoldReason;
-use crate::monitor::report::{NodeReport, SourceReport};
+use crate::monitor::report::{NodeReport, SourceReport, Trouble};
 
 pub use super::health::Status as Word;
 
@@ -53,6 +53,9 @@ pub struct ServiceStatus {
     pub since: String,
     /// Why clients wait, besides there being no primary.
     pub held: Vec<String>,
+    /// Whether an operator's word rules over the monitor's.
+    #[serde(default)]
+    pub pinned: bool,
     /// Held clients included.
     pub sessions: usize,
     pub held_clients: usize,
@@ -143,6 +146,10 @@ fn describe(surface: &Surface, snapshot: &Snapshot<'_>, given: &Circumstances) -
         cause: topology.cause.to_string(),
         since: health::wall(&surface.clock, topology.since),
         held: held.map(ToOwned::to_owned).collect(),
+        pinned: report
+            .troubles
+            .iter()
+            .any(|t| matches!(t, Trouble::Pinned { .. })),
         sessions: view.sessions.taken(),
         held_clients: view.held.taken(),
         endpoints: report.nodes.iter().map(endpoint).collect(),

@@ -14,6 +14,7 @@ mod mysql_replication;
 mod postgres;
 
 mod clients;
+mod haproxy_front;
 mod hold;
 mod listeners;
 mod mysql_wire;

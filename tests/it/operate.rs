@@ -419,7 +419,10 @@ fn the_status_is_watched_on_a_terminal_until_ctrl_c() {
     assert!(text.starts_with("\x1b[?1049h"), "{text:?}");
     assert!(text.ends_with("\x1b[?25h\x1b[?1049l"), "{text:?}");
     for line in text.split("\r\n").flat_map(|line| line.split("\x1b[H")) {
-        let plain = line.replace("\x1b[K", "").replace("\x1b[J", "");
+        let plain = line
+            .replace('\r', "")
+            .replace("\x1b[K", "")
+            .replace("\x1b[J", "");
         let plain = plain
             .replace("\x1b[?1049h\x1b[?25l", "")
             .replace("\x1b[?25h\x1b[?1049l", "");

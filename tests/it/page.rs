@@ -1,15 +1,18 @@
 //! The status page, in a real browser.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-
-use pilotfish_harness::browser::{Browser, without_scripts};
-use pilotfish_harness::redis::{Options, RedisCluster};
-use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until, request};
-use std::io::{Read, Write};
 use std::time::Duration;
 
+use pilotfish_harness::browser::Browser;
+use pilotfish_harness::redis::{Options, RedisCluster};
+use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until, request};
+use pilotfish_harness::wait;
+use pilotfish_harness::writer::Mode;
+
 use crate::kit::{self, LONG};
+use crate::support::{KEPT, write_to};
 
 fn url(sidecar: &Sidecar) -> String {
     format!("http://{}/", sidecar.config().http)
@@ -55,7 +58,14 @@ fn picture(browser: &mut Browser, name: &str) {
 #[test]
 fn it_is_whole_without_scripts() {
     let (cluster, sidecar) = stage();
-    let document = without_scripts(&url(&sidecar)).unwrap();
+    let mut browser = Browser::start_without_scripts(1000, 800).unwrap();
+    browser.go(&url(&sidecar)).unwrap();
+    let mut document = String::new();
+    wait::until_true("the document", LONG, || {
+        document = browser.document()?;
+        Ok(document.contains("</html>") && document.contains("Timeline"))
+    })
+    .unwrap();
     let master = cluster.node(0).addr;
     for said in [
         "<title>ok · app-01 · Pilotfish</title>".to_owned(),
@@ -70,6 +80,14 @@ fn it_is_whole_without_scripts() {
         assert!(document.contains(&said), "{said} is not in {document}");
     }
     assert!(!document.contains("class=\"live\""), "nothing has run");
+    // It is read anew by itself.
+    kit::control(&sidecar, &["pause", "cache"]);
+    wait::until_true("the pause to be shown", LONG, || {
+        Ok(browser.document()?.contains("clients wait"))
+    })
+    .unwrap();
+    picture(&mut browser, "without-scripts");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 /// The text of an element, as a reader sees it.
@@ -82,7 +100,10 @@ fn text(browser: &mut Browser, of: &str) -> String {
 fn a_failover_shows_on_an_open_page() {
     let (cluster, sidecar) = stage();
     let master = cluster.node(0).addr;
-    let mut browser = Browser::start(1360, 900).unwrap();
+    let clients = sidecar.tcp("cache").unwrap();
+    let _kept = write_to("kept", clients, KEPT).unwrap();
+    let _php = write_to("php", clients, Mode::PerRequest).unwrap();
+    let mut browser = Browser::start(1240, 760).unwrap();
     browser.open(&url(&sidecar)).unwrap();
     browser.wait_for("pulse.className === 'live'").unwrap();
     assert!(text(&mut browser, "#s-cache .now").contains(&master.to_string()));
@@ -100,7 +121,13 @@ fn a_failover_shows_on_an_open_page() {
     browser
         .wait_for("document.title.startsWith('degraded')")
         .unwrap();
-    picture(&mut browser, "failover");
+    browser
+        .wait_for("document.querySelector('#s-cache .picture .held') !== null")
+        .unwrap();
+    for scheme in ["dark", "light"] {
+        browser.colour_scheme(scheme).unwrap();
+        picture(&mut browser, &format!("failover-{scheme}"));
+    }
     let new = cluster.wait_new_master(0, LONG).unwrap();
     let new = cluster.node(new).addr;
     sidecar.wait_primary("cache", new, LONG).unwrap();
@@ -155,7 +182,7 @@ fn it_fits_a_phone_and_thirty_services() {
                 .unwrap()
                 .line("required = false");
             let service = service.discover("kind", "redis");
-            config = config.service(service.discover_all("nodes", &[node, nobody]));
+            config = config.service(service.discover_all("nodes", &[node]));
         }
         Sidecar::start(kit::binary(), config, Until::Healthy).unwrap()
     };
@@ -187,7 +214,7 @@ fn it_fits_a_phone_and_thirty_services() {
         picture(&mut browser, &format!("services-{count}-dark"));
         browser.colour_scheme("light").unwrap();
         assert_eq!(browser.complaints(), Vec::<String>::new());
-        browser.open("about:blank#between").ok();
+        browser.go("about:blank").unwrap();
     }
 }
 

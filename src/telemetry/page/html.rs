@@ -64,6 +64,7 @@ impl Html {
         &self.0
     }
 
+    #[cfg(test)]
     pub fn into_string(self) -> String {
         self.0
     }

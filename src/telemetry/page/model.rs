@@ -10,6 +10,9 @@ use crate::gate::HoldReason;
 use crate::telemetry::status::{EndpointStatus, ServiceStatus, SourceStatus, Status, Word};
 use crate::telemetry::words::{short, size};
 
+/// Reasons in the head; the rest is in the services' own places.
+const REASONS: usize = 3;
+
 /// How something is to be seen. Never by its colour alone: there is a word beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tone {
@@ -23,6 +26,7 @@ pub enum Tone {
 }
 
 impl Tone {
+    #[cfg(test)]
     pub const ALL: [Self; 5] = [Self::Quiet, Self::Good, Self::Wish, Self::Warn, Self::Bad];
 
     /// Its class in the style sheet.
@@ -156,7 +160,10 @@ pub struct Head {
     pub status: &'static str,
     /// What that means, in a sentence.
     pub meaning: &'static str,
-    pub reason: Option<String>,
+    /// What is the matter with which service; so many at most.
+    pub reasons: Vec<String>,
+    /// How many more there are.
+    pub more: usize,
     pub config_error: Option<String>,
     pub sessions: usize,
     pub held: usize,
@@ -195,6 +202,8 @@ impl Model {
 
 fn head(status: &Status, phase: Phase) -> Head {
     let word = status.health.status;
+    let reason = |s: &ServiceStatus| Some(format!("{}: {}", s.name, s.reason.as_ref()?));
+    let reasons: Vec<String> = status.services.iter().filter_map(reason).collect();
     Head {
         name: status.name.clone(),
         region: status.region.clone(),
@@ -204,7 +213,8 @@ fn head(status: &Status, phase: Phase) -> Head {
         tone: Tone::of(word),
         status: word.as_str(),
         meaning: meaning(word, phase),
-        reason: status.health.reason.clone(),
+        more: reasons.len().saturating_sub(REASONS),
+        reasons: reasons.into_iter().take(REASONS).collect(),
         config_error: status.config_error.clone(),
         sessions: status.services.iter().map(|s| s.sessions).sum(),
         held: status.services.iter().map(|s| s.held_clients).sum(),
@@ -271,7 +281,7 @@ fn gate(s: &ServiceStatus) -> Gate {
 /// Everything that somebody has wished, and what the gate is shut for.
 fn badges(s: &ServiceStatus) -> Vec<Badge> {
     let mut badges = Vec::new();
-    if s.cause == "pinned" {
+    if s.pinned {
         badges.push(Badge(Tone::Wish, "pinned".to_owned()));
     }
     for held in &s.held {
@@ -386,6 +396,7 @@ pub mod tests {
             cause: "announced".into(),
             since: "2026-01-02T15:04:05.123Z".into(),
             held: vec![],
+            pinned: false,
             sessions: 1204,
             held_clients: 3,
             endpoints: vec![
@@ -453,7 +464,7 @@ pub mod tests {
         assert_eq!(nodes[1].lag.as_deref(), Some("1.2 MB"));
         let pinned = ServiceStatus {
             primary: Some("10.9.9.9:1".into()),
-            cause: "pinned".into(),
+            pinned: true,
             ..service("cache")
         };
         let pinned = one(pinned);

@@ -93,7 +93,11 @@ fn head_pieces(head: &Head, now: Timestamp) -> Vec<(&'static str, Html)> {
             &[("tone", class(tone)), ("text", Html::text(text))],
         )
     };
-    let reason = head.reason.as_ref().map(|reason| why(reason, head.tone));
+    let more = match head.more {
+        0 => Html::default(),
+        more => why(&format!("and {more} more, below"), head.tone),
+    };
+    let reasons = head.reasons.iter().map(|reason| why(reason, head.tone));
     let config = head.config_error.as_ref().map(|error| {
         let text = format!("The changed configuration is not followed: {error}");
         why(&text, Tone::Bad)
@@ -104,7 +108,7 @@ fn head_pieces(head: &Head, now: Timestamp) -> Vec<(&'static str, Html)> {
         ("region", region.unwrap_or_default()),
         ("status", Html::fixed(head.status)),
         ("meaning", Html::fixed(head.meaning)),
-        ("reason", reason.unwrap_or_default()),
+        ("reason", Html::all(reasons.chain([more]))),
         ("config_error", config.unwrap_or_default()),
         ("sessions", Html::number(head.sessions as u64)),
         ("held", Html::number(head.held as u64)),
@@ -231,15 +235,26 @@ fn endpoints(nodes: &[Node]) -> Html {
             Part::Other => "up",
             Part::Down => "down",
         };
-        let text = |text: &Option<String>| Html::text(text.as_deref().unwrap_or_default());
+        let more = node.detail.as_ref().map(|detail| {
+            let detail = [("detail", Html::text(detail))];
+            Html::fill(
+                "<tr class=\"more\"><td colspan=\"4\">{{detail}}</td></tr>\n",
+                &detail,
+            )
+        });
+        let class = match more {
+            Some(_) => Html::fixed("more-follows"),
+            None => Html::default(),
+        };
         Html::fill(
-            "<tr><td>{{address}}</td><td>{{used}}</td><td>{{role}}</td><td>{{lag}}</td><td>{{detail}}</td></tr>\n",
+            "<tr class=\"{{class}}\"><td>{{address}}</td><td>{{used}}</td><td>{{role}}</td><td>{{lag}}</td></tr>\n{{more}}",
             &[
+                ("class", class),
                 ("address", Html::text(&node.address)),
                 ("used", Html::fixed(used)),
                 ("role", Html::text(&node.role)),
-                ("lag", text(&node.lag)),
-                ("detail", text(&node.detail)),
+                ("lag", Html::text(node.lag.as_deref().unwrap_or_default())),
+                ("more", more.unwrap_or_default()),
             ],
         )
     };
@@ -247,7 +262,7 @@ fn endpoints(nodes: &[Node]) -> Html {
         return Html::fixed("<p>None is known yet.</p>");
     }
     Html::fill(
-        "<div class=\"wide\"><table><thead><tr><th>server</th><th>is</th><th>says</th><th>behind</th><th></th></tr></thead><tbody>\n{{rows}}</tbody></table></div>",
+        "<div class=\"wide\"><table><thead><tr><th>server</th><th>is</th><th>says</th><th>behind</th></tr></thead><tbody>\n{{rows}}</tbody></table></div>",
         &[("rows", Html::all(nodes.iter().map(row)))],
     )
 }

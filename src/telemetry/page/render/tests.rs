@@ -62,7 +62,7 @@ fn a_hostile_name_stays_text() {
     }
     service.sources[0].address = text();
     service.sources[0].says = text();
-    let mut status = Status {
+    let status = Status {
         name: text(),
         region: Some(text()),
         version: text(),
@@ -75,7 +75,6 @@ fn a_hostile_name_stays_text() {
             service,
         ])
     };
-    status.health.reason = Some(text());
     let mut event = sample::event(3, evil, evil);
     event.time = text();
     event.service = Some(text());
@@ -86,7 +85,10 @@ fn a_hostile_name_stays_text() {
     assert!(!own.contains("<img") && !own.contains('\u{202e}'), "{own}");
     assert!(own.contains("&lt;script&gt;alert(1)"), "it is shown");
     // Nothing closes the quotes that it stands in.
-    assert!(!own.contains("=\"\">"), "{own}");
+    assert!(
+        !own.contains("&quot;><") && !own.contains(" onerror=\""),
+        "{own}"
+    );
 }
 
 #[test]
@@ -205,4 +207,17 @@ fn style_and_script_cannot_end_early() {
     for elsewhere in ["http:", "https:", "//", "url(", "@import"] {
         assert!(!STYLE.contains(elsewhere), "{elsewhere}");
     }
+}
+
+#[test]
+fn a_few_reasons_are_enough_for_the_head() {
+    let mut services: Vec<ServiceStatus> =
+        (0..30).map(|n| sample::service(&format!("s{n}"))).collect();
+    for service in services.iter_mut().skip(20) {
+        service.status = Word::Failing;
+        service.reason = Some("no primary".into());
+    }
+    let html = drawn(&sample::status(services));
+    assert!(html.contains("s22: no primary") && !html.contains("s23: no primary"));
+    assert!(html.contains("and 7 more, below"));
 }
