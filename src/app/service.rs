@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -19,6 +19,7 @@ use crate::data::table::Table;
 use crate::data::{Door, Service, listener};
 use crate::drain::{Drain, Phase};
 use crate::gate::Gate;
+use crate::monitor::hints::{self, Teller};
 use crate::monitor::metrics::SharedMetrics;
 use crate::monitor::run::Publisher;
 use crate::monitor::{Outlet, Report};
@@ -129,7 +130,7 @@ pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
     let (name, clock) = (spec.name.clone(), common.clock);
     let signal = Signal::new(common.crossings.clone());
     let (writer, topology) = cell::cell(signal.clone(), clock.now());
-    let (hints, hint_receiver) = mpsc::channel(64);
+    let (hints, hint_receiver) = hints::channel(name.clone(), clock, common.events.clone());
     let (pin_sender, pinned) = watch::channel(common.pins.of(&name));
     let (report_sender, report) = watch::channel(Arc::new(Report::empty(clock.now())));
     let links = Links {
@@ -239,7 +240,7 @@ struct Links {
     signal: Arc<Signal>,
     topology: TopologyReader,
     dialer: Dialer,
-    hints: mpsc::Sender<Addr>,
+    hints: Teller,
 }
 
 fn assemble(spec: &ServiceSpec, common: &Common, links: Links) -> Service {
@@ -306,6 +307,7 @@ fn open_doors(
                 service: running.service.clone(),
                 role,
                 thread,
+                omen: running.service.wire.omen(role),
                 metrics: RoleMetrics::new(&common.registry, &spec.name, role, thread),
             });
             let stop = running.stop_accepting.clone();

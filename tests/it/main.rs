@@ -19,6 +19,7 @@ mod listeners;
 mod mysql_wire;
 mod mysql_wire_real;
 mod operate;
+mod passive;
 mod resources;
 mod security;
 mod standalone;

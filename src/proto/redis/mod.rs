@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod client;
 pub mod node;
+mod omen;
 pub mod resp;
 pub mod role;
 pub mod sentinel;
@@ -19,10 +20,11 @@ use self::sentinel::watch::SentinelWatcher;
 use self::standalone::StandaloneWatcher;
 use super::fixed::{self, FixedWatcher};
 use super::spec::{Discovery, ProtocolKind, RedisSpec, SentinelSpec, ServiceSpec, StaticSpec};
-use super::{Found, Protocol, Refusal, Wire, WireError};
+use super::{Found, Omen, Protocol, Refusal, Wire, WireError};
 use crate::monitor::Watcher;
 use crate::net::dial::Dialer;
 use crate::net::tls::Connector;
+use crate::topology::Role;
 
 /// The protocol's entry in `PROTOCOLS`.
 pub struct Redis;
@@ -116,6 +118,10 @@ impl Wire for RedisWire {
 
     fn client_speaks_first(&self) -> bool {
         true
+    }
+
+    fn omen(&self, role: Role) -> Option<Omen> {
+        Some(omen::for_role(role))
     }
 
     fn server_half_closes(&self) -> bool {
