@@ -8,6 +8,7 @@ mod kit;
 
 mod failover;
 mod galera;
+mod handover;
 mod liars;
 mod mysql_replication;
 
@@ -21,6 +22,7 @@ mod mysql_wire;
 mod mysql_wire_real;
 mod operate;
 mod page;
+mod passive;
 mod resources;
 mod security;
 mod standalone;
