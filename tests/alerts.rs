@@ -1,5 +1,5 @@
-//! The alerts and the dashboard speak of metrics that exist, every alert has been seen to fire and has its
-//! runbook, and every command has one too.
+//! The alerts and the dashboard speak of metrics that exist, and every alert has been seen to fire and has its
+//! runbook.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a helper that fails is a test that fails
 
 use std::collections::BTreeSet;
@@ -137,48 +137,5 @@ fn every_alert_has_a_test_and_a_runbook() {
         .filter(|heading| heading.starts_with("Pilotfish"))
     {
         assert!(alerts.contains(heading), "there is no alert {heading}");
-    }
-}
-
-/// What `pilotfish --help`, or `pilotfish VERB --help`, lists.
-fn verbs(of: &[&str]) -> Vec<String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_pilotfish"))
-        .args(of)
-        .arg("--help")
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let Some((_, list)) = text.split_once("Commands:\n") else {
-        return Vec::new();
-    };
-    let lines = list.lines().take_while(|line| !line.is_empty());
-    // A description that goes on is set in further.
-    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names = names.filter_map(|line| line.split_whitespace().next());
-    names
-        .filter(|name| *name != "help")
-        .map(ToOwned::to_owned)
-        .collect()
-}
-
-#[test]
-fn every_command_has_a_heading() {
-    let verbs = verbs(&[]);
-    assert!(verbs.len() > 10, "{verbs:?}");
-    let headings = headings();
-    let described = |verb: &str| {
-        let words = |heading: &&str| heading.replace('`', "");
-        let named = format!("pilotfish {verb}");
-        headings.iter().any(|heading| {
-            words(heading)
-                .split(" · ")
-                .any(|one| one == named || one.starts_with(&format!("{named} ")))
-        })
-    };
-    for verb in verbs {
-        assert!(
-            described(&verb),
-            "`pilotfish {verb}` has no heading in docs/operations.md"
-        );
     }
 }

@@ -288,6 +288,7 @@ fn badges(s: &ServiceStatus) -> Vec<Badge> {
         let (tone, word) = match held.as_str() {
             "operator" => (Tone::Wish, "paused"),
             "fence" => (Tone::Warn, "writes held"),
+            "failover" => (Tone::Warn, "failover under way"),
             other => (Tone::Warn, other),
         };
         badges.push(Badge(tone, word.to_owned()));
@@ -360,7 +361,7 @@ fn event_tone(event: &str) -> Tone {
         "primary" => Tone::Good,
         "no-primary" | "reload-failed" => Tone::Bad,
         "trouble" | "fenced" => Tone::Warn,
-        "paused" | "pinned" | "drain" | "draining" => Tone::Wish,
+        "paused" | "pinned" | "drain" | "draining" | "failover" => Tone::Wish,
         _ => Tone::Quiet,
     }
 }
