@@ -146,11 +146,32 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "topology",
         ],
     ),
+    // A site's move to another region.
+    (
+        "cutover",
+        &[
+            "addr",
+            "clock",
+            "command",
+            "dns",
+            "events",
+            "gate",
+            "net",
+            "secret",
+            "signal",
+            "supervise",
+            "telemetry::metrics",
+            "telemetry::problem",
+            "telemetry::serve",
+            "topology",
+        ],
+    ),
     // Where the records are kept that lead to a region.
     ("dns", &["addr", "clock", "net", "secret"]),
     ("dns::spec", &["addr", "net::tls", "secret"]),
     ("net", &["addr", "clock", "secret", "signal"]),
     // Leaves.
+    ("command", &["clock"]),
     ("topology", &["addr", "clock", "signal"]),
     ("events", &["addr", "clock", "signal", "topology"]),
     ("gate", &["clock", "signal"]),
