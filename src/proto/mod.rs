@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 
 use self::login::{ConveyFuture, Ends, LoginFuture, OpeningFuture, ServerEnd};
 use self::track::Farewell;
+use crate::handover::Handover;
 use crate::monitor::Watcher;
 use crate::net::Stream;
 use crate::net::dial::Dialer;
@@ -77,6 +78,11 @@ pub type Omen = fn(&[u8]) -> bool;
 pub trait Wire: Send + Sync {
     /// Observes the service's servers; its verdicts are what gets published.
     fn watcher(&self) -> Box<dyn Watcher>;
+
+    /// How its primary is moved on request. `None`: only the operator knows a way.
+    fn handover(&self) -> Option<Arc<dyn Handover>> {
+        None
+    }
 
     /// Connects once to everything that the service's config names, for `check --probe`. `dialer`
     /// reaches the databases. Cancel safe: dropping closes all connections.

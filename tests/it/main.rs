@@ -8,6 +8,7 @@ mod kit;
 
 mod failover;
 mod galera;
+mod handover;
 mod liars;
 mod mysql_replication;
 

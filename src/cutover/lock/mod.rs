@@ -65,6 +65,13 @@ pub struct Holder {
     pub until: Option<Timestamp>,
 }
 
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { owner, purpose, .. } = self;
+        write!(f, "{owner} ({purpose}){}", until_text(self.until.as_ref()))
+    }
+}
+
 /// Why a lock is not held. The texts hold no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LockError {

@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod client;
+pub mod failover;
 pub mod node;
 mod omen;
 pub mod resp;
@@ -16,11 +17,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::failover::{NodesFailover, SentinelFailover};
 use self::sentinel::watch::SentinelWatcher;
 use self::standalone::StandaloneWatcher;
 use super::fixed::{self, FixedWatcher};
 use super::spec::{Discovery, ProtocolKind, RedisSpec, SentinelSpec, ServiceSpec, StaticSpec};
 use super::{Found, Omen, Protocol, Refusal, Wire, WireError};
+use crate::handover::Handover;
 use crate::monitor::Watcher;
 use crate::net::dial::Dialer;
 use crate::net::tls::Connector;
@@ -84,6 +87,20 @@ impl Wire for RedisWire {
             }),
             Finder::Nodes(spec) => Box::new(StandaloneWatcher { spec: spec.clone() }),
             Finder::Static(spec) => Box::new(FixedWatcher { spec: spec.clone() }),
+        }
+    }
+
+    fn handover(&self) -> Option<Arc<dyn Handover>> {
+        match &self.finder {
+            Finder::Sentinel { spec, tls } => Some(Arc::new(SentinelFailover {
+                spec: Arc::new((**spec).clone()),
+                tls: tls.clone(),
+            })),
+            Finder::Nodes(spec) => {
+                let spec = Arc::new(spec.clone());
+                Some(Arc::new(NodesFailover { spec }))
+            }
+            Finder::Static(_) => None,
         }
     }
 
