@@ -164,6 +164,7 @@ fn no_secret_of_any_kind_is_shown() {
     let mut client =
         Conn::connect_auth(&kit::targets(&sidecar)[0], Some(&servers.user), LONG).unwrap();
     assert_eq!(kit::say(&mut client, &["SET", "a", "1"]), kit::ok());
+    drop(client);
 
     let mut shown = Vec::new();
     for path in ["/healthz", "/metrics", "/", "/page/updates"] {
@@ -224,7 +225,7 @@ fn no_secret_of_any_kind_is_shown() {
     ));
     assert_eq!(sidecar.server().terminate(LONG).unwrap().code(), Some(0));
     let log = sidecar.server().log().unwrap();
-    assert!(log.contains("TRACE"), "the log is as fine as it can be");
+    assert!(log.lines().count() > 20, "{log}");
     shown.push(("the log".into(), log));
     assert_none(&shown, &servers.key());
 }
