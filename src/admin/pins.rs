@@ -49,6 +49,28 @@ impl Pins {
         }
     }
 
+    /// Takes the pins of the process before, which knew best. They are written down again: the file may
+    /// have another name now.
+    pub fn inherit(&self, inherited: BTreeMap<String, Pin>) {
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        if *pins == inherited {
+            return;
+        }
+        *pins = inherited;
+        if let Err(why) = write(&self.file, &pins) {
+            error!(
+                event = "state-unwritable", file = %self.file.display(), %why,
+                "the pins stand, and a restart will forget them"
+            );
+        }
+    }
+
+    /// All of them, by service.
+    pub fn all(&self) -> BTreeMap<String, Pin> {
+        let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        pins.clone()
+    }
+
     pub fn of(&self, service: &str) -> Option<Pin> {
         let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         pins.get(service).cloned()
@@ -171,6 +193,20 @@ mod tests {
         let again = Pins::load_from(file);
         assert_eq!(again.of("cache"), Some(pin("10.0.0.1:6379")));
         assert_eq!(again.of("shop"), None);
+    }
+
+    #[test]
+    fn pins_are_handed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Pins::load_from(dir.path().join("old.json"));
+        old.set("cache", Some(&pin("10.0.0.1:6379")), || ())
+            .unwrap();
+        let file = dir.path().join("new.json");
+        let new = Pins::load_from(file.clone());
+        new.set("shop", Some(&pin("10.0.0.2:3306")), || ()).unwrap();
+        new.inherit(old.all());
+        assert_eq!(new.all(), old.all());
+        assert_eq!(Pins::load_from(file).all(), old.all());
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::monitor::metrics::SharedMetrics;
 use crate::monitor::run::Publisher;
 use crate::monitor::{Outlet, Report};
 use crate::net::dial::Dialer;
+use crate::net::inherit::Inherited;
 use crate::net::listen::{Bound, ListenOptions, ThreadSocket};
 use crate::net::tls::Connector;
 use crate::proto::spec::ServiceSpec;
@@ -38,6 +39,8 @@ pub struct Running {
     pub view: ServiceView,
     /// Closed, and Unix sockets removed, when this goes.
     bound: Vec<Bound>,
+    /// To be opened.
+    doors: Vec<Opening>,
     pub stop_accepting: CancellationToken,
     pub control: ServiceControl,
     /// The monitor's.
@@ -58,15 +61,23 @@ pub struct Prepared {
 struct PreparedDoor {
     role: Role,
     addr: Addr,
-    sockets: Vec<ThreadSocket>,
+    /// With the thread that accepts from it.
+    sockets: Vec<(usize, ThreadSocket)>,
     /// `None`: it is bound already, by a service that will give it away.
     fresh: Option<Bound>,
+}
+
+/// A door with its lock still shut.
+struct Opening {
+    door: Arc<Door>,
+    socket: ThreadSocket,
 }
 
 /// Addresses that are bound already.
 pub type Pool = BTreeMap<Addr, Bound>;
 
-/// Does what may fail: reads files, binds addresses that are not in `bound`. Changes nothing that runs.
+/// Does what may fail: reads files, binds addresses that are not in `bound` or `inherited`. Changes
+/// nothing that runs.
 ///
 /// # Errors
 /// When a file or an address cannot be had.
@@ -74,6 +85,7 @@ pub fn prepare(
     spec: &ServiceSpec,
     common: &Common,
     bound: &BTreeMap<&Addr, &Bound>,
+    inherited: &mut Inherited,
 ) -> Result<Prepared, AppError> {
     let wire = protocol(spec.protocol).bind(spec);
     let wire = wire.map_err(|source| AppError::Wire {
@@ -89,14 +101,14 @@ pub fn prepare(
         for addr in addrs {
             let fresh = match bound.contains_key(addr) {
                 true => None,
-                false => Some(Bound::bind(addr, listen_options(spec, common))?),
+                false => Some(Bound::open(addr, listen_options(spec, common), inherited)?),
             };
             let source = fresh.as_ref().or_else(|| bound.get(addr).copied());
-            let sockets = (0..common.threads.count()).filter_map(|n| Some(source?.for_thread(n)));
+            let sockets = source.map(|bound| bound.for_threads(common.threads.count()));
             doors.push(PreparedDoor {
                 role,
                 addr: addr.clone(),
-                sockets: sockets.collect::<Result<_, _>>()?,
+                sockets: sockets.transpose()?.unwrap_or_default(),
                 fresh,
             });
         }
@@ -117,8 +129,8 @@ fn listen_options(spec: &ServiceSpec, common: &Common) -> ListenOptions {
     }
 }
 
-/// Watches, and serves all its addresses; those that it did not bind itself are taken out of `pool`.
-/// Clients that come before the first proof are held.
+/// Watches, and holds all its addresses; those that it did not bind itself are taken out of `pool`.
+/// Nobody is served before [`Running::open`].
 pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
     let Prepared {
         spec,
@@ -172,11 +184,12 @@ pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
         control,
         service,
         bound: Vec::new(),
+        doors: Vec::new(),
         stop_accepting: CancellationToken::new(),
         metrics,
         done,
     };
-    open_doors(&mut running, &spec, common, (doors, pool));
+    hang_doors(&mut running, &spec, common, (doors, pool));
     running
 }
 
@@ -184,6 +197,30 @@ impl Running {
     /// What it listens on.
     pub fn bound(&self) -> impl Iterator<Item = (&Addr, &Bound)> {
         self.bound.iter().map(|bound| (&bound.addr, bound))
+    }
+
+    pub fn bound_mut(&mut self) -> impl Iterator<Item = &mut Bound> {
+        self.bound.iter_mut()
+    }
+
+    /// Serves. Clients that come before the first proof are held.
+    pub fn open(&mut self, common: &Common) {
+        for Opening { door, socket } in self.doors.drain(..) {
+            let stop = self.stop_accepting.clone();
+            common.threads.spawn_on(door.thread, async move {
+                match socket.into_listener() {
+                    Ok(listener) => listener::accept_loop(listener, door, stop).await,
+                    Err(error) => warn!(service = %door.service.name, %error, "cannot listen"),
+                }
+            });
+        }
+    }
+
+    /// Accepts no more, because another process does, in the same sockets.
+    pub fn stop_listening(&mut self) {
+        self.stop_accepting.cancel();
+        self.bound.iter_mut().for_each(|bound| bound.leave(true));
+        self.bound.clear();
     }
 
     /// Gives its addresses away; whoever calls ends its accept loops. The clients it has are served, and
@@ -288,7 +325,7 @@ fn view(
     }
 }
 
-fn open_doors(
+fn hang_doors(
     running: &mut Running,
     spec: &ServiceSpec,
     common: &Common,
@@ -301,26 +338,20 @@ fn open_doors(
             sockets,
             fresh,
         } = prepared;
-        for (thread, socket) in sockets.into_iter().enumerate() {
+        for (thread, socket) in sockets {
             let door = Arc::new(Door {
                 service: running.service.clone(),
                 role,
                 thread,
                 metrics: RoleMetrics::new(&common.registry, &spec.name, role, thread),
             });
-            let stop = running.stop_accepting.clone();
-            common.threads.spawn_on(thread, async move {
-                match socket.into_listener() {
-                    Ok(listener) => listener::accept_loop(listener, door, stop).await,
-                    Err(error) => warn!(service = %door.service.name, %error, "cannot listen"),
-                }
-            });
+            running.doors.push(Opening { door, socket });
         }
-        let kept = pool.remove(&addr);
-        if let Some(kept) = &kept {
-            kept.adjust(listen_options(spec, common));
+        let bound = fresh.or_else(|| pool.remove(&addr));
+        if let Some(bound) = &bound {
+            bound.adjust(listen_options(spec, common));
         }
-        running.bound.extend(fresh.or(kept));
+        running.bound.extend(bound);
         let (service, role) = (&spec.name, role.as_str());
         info!(event = "listening", %service, %addr, role, "listening");
     }
