@@ -64,7 +64,13 @@ impl App {
             running.stop_accepting.cancel();
         }
         if self.manager.keeps() && !impatient {
-            let _ = tokio::time::timeout(LAST_CLIENTS, self.emptied()).await;
+            let last = async {
+                for running in &self.services {
+                    running.shut().await;
+                }
+                self.emptied().await;
+            };
+            let _ = tokio::time::timeout(LAST_CLIENTS, last).await;
         }
         self.close(impatient).await;
         // The control listeners stay open to the end: that is where the drain shows.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::{AppError, CLOSE_WITHIN, Common, DRAIN_LOOK};
@@ -42,6 +43,8 @@ pub struct Running {
     /// To be opened.
     doors: Vec<Opening>,
     pub stop_accepting: CancellationToken,
+    /// The accept loops.
+    accepting: TaskTracker,
     pub control: ServiceControl,
     /// The monitor's.
     metrics: SharedMetrics,
@@ -186,6 +189,7 @@ pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
         bound: Vec::new(),
         doors: Vec::new(),
         stop_accepting: CancellationToken::new(),
+        accepting: TaskTracker::new(),
         metrics,
         done,
     };
@@ -207,13 +211,21 @@ impl Running {
     pub fn open(&mut self, common: &Common) {
         for Opening { door, socket } in self.doors.drain(..) {
             let stop = self.stop_accepting.clone();
-            common.threads.spawn_on(door.thread, async move {
+            let thread = door.thread;
+            let accepting = self.accepting.track_future(async move {
                 match socket.into_listener() {
                     Ok(listener) => listener::accept_loop(listener, door, stop).await,
                     Err(error) => warn!(service = %door.service.name, %error, "cannot listen"),
                 }
             });
+            common.threads.spawn_on(thread, accepting);
         }
+    }
+
+    /// Completes when nobody is accepted any more: some time after it was told to stop.
+    pub async fn shut(&self) {
+        self.accepting.close();
+        self.accepting.wait().await;
     }
 
     /// Accepts no more, because another process does, in the same sockets.

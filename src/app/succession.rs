@@ -188,6 +188,9 @@ impl App {
 
     /// Serves clients and answers operators.
     pub(super) fn open(&mut self) {
+        let services = self.services.iter_mut().flat_map(Running::bound_mut);
+        let bound = services.chain(&mut self.counters.bound);
+        bound.for_each(|bound| bound.leave(false));
         self.services.iter_mut().for_each(|r| r.open(&self.common));
         let supervisor = &self.common.supervisor;
         self.counters
@@ -199,9 +202,9 @@ impl App {
         let unwanted = std::mem::take(&mut self.unwanted).discard();
         let names = unwanted.into_iter();
         let names = names.map(|(addr, name)| name.unwrap_or_else(|| name_of(&addr)));
-        self.manager.ready();
         self.manager.forget(names);
         self.keep();
+        self.manager.ready();
         let (manager, surface) = (self.manager.clone(), self.surface.clone());
         let attend = move || manager.clone().attend(surface.clone());
         self.common.supervisor.keep("service-manager", attend);

@@ -188,6 +188,25 @@ mod tests {
     }
 
     #[test]
+    fn an_inherited_file_stays_until_it_is_our_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache.sock");
+        let addr = Addr::Unix(path.as_path().into());
+        let elder = UnixListener::bind(&path).unwrap();
+        for ours in [false, true] {
+            let socket = OwnedFd::from(elder.try_clone().unwrap());
+            let mut inherited = Inherited::default();
+            inherited.add(addr.clone(), socket.into(), true);
+            let mut bound = Bound::open(&addr, OPTIONS, &mut inherited).unwrap();
+            if ours {
+                bound.leave(false);
+            }
+            drop(bound);
+            assert_eq!(path.exists(), !ours);
+        }
+    }
+
+    #[test]
     fn what_nobody_takes_is_closed() {
         let dir = tempfile::tempdir().unwrap();
         for owns_file in [true, false] {

@@ -93,6 +93,7 @@ impl Bound {
 
     /// As [`Bound::bind`], with the sockets that are open already, if there are any: what waits in
     /// them is not lost. A Unix socket whose file is gone can be found by nobody, and is made anew.
+    /// An inherited file stays until [`Bound::leave`] says that it is this process that listens.
     ///
     /// # Errors
     /// As [`Bound::bind`].
@@ -114,7 +115,8 @@ impl Bound {
             addr: addr.clone(),
             sockets,
             owns_file,
-            left: false,
+            // Whoever had it may go on, if we do not.
+            left: true,
         };
         for socket in &bound.sockets {
             let prepared = bound.prepare(socket, options);

@@ -120,7 +120,7 @@ impl Line {
         Ok(())
     }
 
-    /// `count` descriptors, in the order in which they were sent. Not cancel safe.
+    /// All of the `count` descriptors that were sent at once, in their order. Not cancel safe.
     ///
     /// # Errors
     /// When the other end is gone, or this process may not have so many.
@@ -132,6 +132,9 @@ impl Line {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             all.extend(got);
+        }
+        if all.len() > count {
+            return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(all)
     }

@@ -9,6 +9,7 @@ mod kit;
 mod failover;
 mod galera;
 mod liars;
+mod load;
 mod mysql_replication;
 
 mod postgres;
@@ -21,4 +22,6 @@ mod mysql_wire_real;
 mod operate;
 mod resources;
 mod security;
+mod service_manager;
 mod standalone;
+mod takeover;

@@ -90,8 +90,9 @@ async fn inherit(line: &Line) -> Result<(Offer, Inherited), HeirError> {
     if total > MOST {
         return Err(HeirError::TooMany(total));
     }
+    let mut sockets = line.receive_descriptors(total).await?.into_iter();
     for offered in &offer.sockets {
-        for socket in line.receive_descriptors(offered.count).await? {
+        for socket in sockets.by_ref().take(offered.count) {
             inherited.add(offered.addr.clone(), socket.into(), offered.owns_file);
         }
     }
