@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::signals::Signals;
 use super::takeover::elder::Successor;
-use super::{App, CLOSE_WITHIN, DRAIN_LOOK, service::Running};
+use super::{App, CLOSE_WITHIN, DRAIN_LOOK};
 use crate::drain::Phase;
 use crate::events::Entry;
 
@@ -31,7 +31,9 @@ impl App {
         let Successor { pid, version, .. } = &successor;
         // Before it says anything: the service manager listens to the main process alone.
         self.manager.succeeded_by(*pid);
-        self.services.iter_mut().for_each(Running::stop_listening);
+        self.services
+            .iter_mut()
+            .for_each(|running| running.front.leave());
         // Before anything here could look like the end of the service.
         self.counters.stop_listening();
         info!(
@@ -56,17 +58,17 @@ impl App {
         self.common.events.record(Entry::new("draining", message));
         info!(event = "draining", sessions, ?patience, "draining");
         let impatient = tokio::select! {
-            () = self.emptied() => false,
+            () = self.drained() => false,
             () = tokio::time::sleep(patience) => false,
             () = stopped(&mut signals, after) => true,
         };
         for running in &self.services {
-            running.stop_accepting.cancel();
+            running.front.stop.cancel();
         }
         if self.manager.keeps() && !impatient {
             let last = async {
                 for running in &self.services {
-                    running.shut().await;
+                    running.front.stopped().await;
                 }
                 self.emptied().await;
             };
@@ -94,7 +96,15 @@ impl App {
         info!(event = "closing", sessions, impatient, "closing");
         if !impatient {
             let _ = tokio::time::timeout(CLOSE_WITHIN, self.emptied()).await;
+            let put_back = self.controls.handovers.close();
+            let _ = tokio::time::timeout(CLOSE_WITHIN, put_back).await;
         }
+    }
+
+    async fn drained(&self) {
+        // First of all, so that nobody waits behind a gate that is to open again.
+        self.controls.handovers.close().await;
+        self.emptied().await;
     }
 
     async fn emptied(&self) {

@@ -2,6 +2,7 @@
 
 mod control;
 mod departure;
+mod front;
 pub mod look;
 mod manager;
 mod reload;
@@ -36,6 +37,7 @@ use crate::data::admit::Limit;
 use crate::drain::Drain;
 use crate::events::{Entry, Events};
 use crate::gate::HoldReason;
+use crate::handover::run::Handovers;
 use crate::net::fds;
 use crate::net::inherit::Inherited;
 use crate::net::listen::ListenError;
@@ -190,6 +192,7 @@ impl App {
             events: common.events.clone(),
             pins: common.pins.clone(),
             freeze: Arc::default(),
+            handovers: Handovers::new(clock, common.events.clone(), common.supervisor.clone()),
             services: ArcSwap::default(),
             reload,
         });

@@ -105,7 +105,8 @@ impl App {
             .services
             .iter()
             .filter(|running| diff.ends(&running.view.name))
-            .flat_map(Running::bound)
+            .flat_map(|running| &running.front.bound)
+            .map(|bound| (&bound.addr, bound))
             .collect();
         let wanted = config.services.iter();
         let mut nothing = Inherited::default();
@@ -128,8 +129,9 @@ impl App {
             .map(|running| running.view.name.clone())
             .collect();
         // The sockets first; the old accept loops end only after the new ones have begun.
-        let stops: Vec<_> = leaving.iter().map(|r| r.stop_accepting.clone()).collect();
+        let stops: Vec<_> = leaving.iter().map(|r| r.front.stop.clone()).collect();
         for running in leaving {
+            self.controls.handovers.cancel(&running.view.name);
             self.retire(running, patience, &mut pool);
         }
         self.services = staying;
@@ -138,7 +140,7 @@ impl App {
             if paused.contains(&running.view.name) {
                 running.control.gate.hold(HoldReason::Operator);
             }
-            running.open(&self.common);
+            running.front.open(&self.common.threads);
             self.services.push(running);
         }
         // Where nobody listens any more there is no file either, whoever kept the socket.

@@ -4,23 +4,29 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
+use super::front::Front;
 use super::{AppError, CLOSE_WITHIN, Common, DRAIN_LOOK};
 use crate::addr::Addr;
 use crate::admin::controls::ServiceControl;
 use crate::clock::Seldom;
 use crate::data::admit::{Admission, Limit};
 use crate::data::metrics::{RoleMetrics, ServiceMetrics};
-use crate::data::table::Table;
-use crate::data::{Door, Service, listener};
+use crate::data::table::{Entry, Stage, Table};
+use crate::data::{Door, Service};
 use crate::drain::{Drain, Phase};
 use crate::gate::Gate;
+use crate::handover::Handover;
+use crate::handover::command::OwnCommand;
+use crate::handover::quiet::{Live, State};
+use crate::handover::run::Subject;
+use crate::monitor::hints::{self, Teller};
 use crate::monitor::metrics::SharedMetrics;
+use crate::monitor::pin::PinReceiver;
 use crate::monitor::run::Publisher;
 use crate::monitor::{Outlet, Report};
 use crate::net::dial::Dialer;
@@ -38,13 +44,7 @@ use crate::topology::cell::{self, TopologyReader};
 pub struct Running {
     pub service: Arc<Service>,
     pub view: ServiceView,
-    /// Closed, and Unix sockets removed, when this goes.
-    bound: Vec<Bound>,
-    /// To be opened.
-    doors: Vec<Opening>,
-    pub stop_accepting: CancellationToken,
-    /// The accept loops.
-    accepting: TaskTracker,
+    pub front: Front,
     pub control: ServiceControl,
     /// The monitor's.
     metrics: SharedMetrics,
@@ -68,12 +68,6 @@ struct PreparedDoor {
     sockets: Vec<(usize, ThreadSocket)>,
     /// `None`: it is bound already, by a service that will give it away.
     fresh: Option<Bound>,
-}
-
-/// A door with its lock still shut.
-struct Opening {
-    door: Arc<Door>,
-    socket: ThreadSocket,
 }
 
 /// Addresses that are bound already.
@@ -144,7 +138,7 @@ pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
     let (name, clock) = (spec.name.clone(), common.clock);
     let signal = Signal::new(common.crossings.clone());
     let (writer, topology) = cell::cell(signal.clone(), clock.now());
-    let (hints, hint_receiver) = mpsc::channel(64);
+    let (hints, hint_receiver) = hints::channel(name.clone(), clock, common.events.clone());
     let (pin_sender, pinned) = watch::channel(common.pins.of(&name));
     let (report_sender, report) = watch::channel(Arc::new(Report::empty(clock.now())));
     let links = Links {
@@ -180,16 +174,14 @@ pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
     supervisor.essential_until(done.clone(), "monitor", watching);
     let control = ServiceControl {
         gate: service.gate.clone(),
+        subject: subject(&spec, &service, &report, pin_sender.subscribe()),
         pin: pin_sender,
     };
     let mut running = Running {
         view: view(&spec, &service, report),
         control,
         service,
-        bound: Vec::new(),
-        doors: Vec::new(),
-        stop_accepting: CancellationToken::new(),
-        accepting: TaskTracker::new(),
+        front: Front::default(),
         metrics,
         done,
     };
@@ -197,49 +189,74 @@ pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
     running
 }
 
+/// What a forced failover gets to see of a service, and its way.
+fn subject(
+    spec: &ServiceSpec,
+    service: &Service,
+    report: &watch::Receiver<Arc<Report>>,
+    pin: PinReceiver,
+) -> Subject {
+    Subject {
+        service: service.name.clone(),
+        gate: service.gate.clone(),
+        signal: service.signal.clone(),
+        topology: service.topology.clone(),
+        report: report.clone(),
+        pin,
+        hints: service.hints.clone(),
+        dialer: service.dialer.clone(),
+        sessions: sessions(service),
+        how: handover(spec, &*service.wire),
+    }
+}
+
+/// The operator's own way, or the database's.
+fn handover(spec: &ServiceSpec, wire: &dyn Wire) -> Option<Arc<dyn Handover>> {
+    let Some(own) = spec.failover.clone() else {
+        return wire.handover();
+    };
+    Some(Arc::new(OwnCommand {
+        argv: own.command,
+        timeout: own.timeout,
+        dry_run: own.dry_run,
+    }))
+}
+
+/// The sessions on a service's primary. Holds on to them alone: a service that was retired has to end.
+fn sessions(service: &Service) -> Arc<dyn Fn() -> Vec<Live> + Send + Sync> {
+    let (table, topology) = (service.table.clone(), service.topology.clone());
+    Arc::new(move || {
+        let primary = topology.load().primary_addr().cloned();
+        let there = |entry: &Arc<Entry>| {
+            let endpoint = entry.endpoint()?;
+            let (up, down) = entry.bytes();
+            (Some(&endpoint.addr) == primary.as_ref()).then(|| Live {
+                id: entry.id,
+                state: state(entry.stage()),
+                bytes: up + down,
+            })
+        };
+        table.list().iter().filter_map(there).collect()
+    })
+}
+
+fn state(stage: Stage) -> State {
+    match stage {
+        Stage::Waiting | Stage::Idle => State::Idle,
+        Stage::LoggingIn | Stage::InFlight | Stage::InTransaction => State::Busy,
+        Stage::Relaying
+        | Stage::PinnedCompressed
+        | Stage::PinnedEncrypted
+        | Stage::PinnedUnknown => State::Unknown,
+    }
+}
+
 impl Running {
-    /// What it listens on.
-    pub fn bound(&self) -> impl Iterator<Item = (&Addr, &Bound)> {
-        self.bound.iter().map(|bound| (&bound.addr, bound))
-    }
-
-    pub fn bound_mut(&mut self) -> impl Iterator<Item = &mut Bound> {
-        self.bound.iter_mut()
-    }
-
-    /// Serves. Clients that come before the first proof are held.
-    pub fn open(&mut self, common: &Common) {
-        for Opening { door, socket } in self.doors.drain(..) {
-            let stop = self.stop_accepting.clone();
-            let thread = door.thread;
-            let accepting = self.accepting.track_future(async move {
-                match socket.into_listener() {
-                    Ok(listener) => listener::accept_loop(listener, door, stop).await,
-                    Err(error) => warn!(service = %door.service.name, %error, "cannot listen"),
-                }
-            });
-            common.threads.spawn_on(thread, accepting);
-        }
-    }
-
-    /// Completes when nobody is accepted any more: some time after it was told to stop.
-    pub async fn shut(&self) {
-        self.accepting.close();
-        self.accepting.wait().await;
-    }
-
-    /// Accepts no more, because another process does, in the same sockets.
-    pub fn stop_listening(&mut self) {
-        self.stop_accepting.cancel();
-        self.bound.iter_mut().for_each(|bound| bound.leave(true));
-        self.bound.clear();
-    }
-
     /// Gives its addresses away; whoever calls ends its accept loops. The clients it has are served, and
     /// watched over, until they leave, at most for `patience`; the monitor ends with them.
     pub fn retire(mut self, common: &Common, patience: Duration, pool: &mut Pool) -> Arc<Service> {
         self.metrics.end();
-        for bound in self.bound.drain(..) {
+        for bound in self.front.bound.drain(..) {
             pool.insert(bound.addr.clone(), bound);
         }
         let service = self.service.clone();
@@ -288,7 +305,7 @@ struct Links {
     signal: Arc<Signal>,
     topology: TopologyReader,
     dialer: Dialer,
-    hints: mpsc::Sender<Addr>,
+    hints: Teller,
 }
 
 fn assemble(spec: &ServiceSpec, common: &Common, links: Links) -> Service {
@@ -355,15 +372,16 @@ fn hang_doors(
                 service: running.service.clone(),
                 role,
                 thread,
+                omen: running.service.wire.omen(role),
                 metrics: RoleMetrics::new(&common.registry, &spec.name, role, thread),
             });
-            running.doors.push(Opening { door, socket });
+            running.front.hang(door, socket);
         }
         let bound = fresh.or_else(|| pool.remove(&addr));
         if let Some(bound) = &bound {
             bound.adjust(listen_options(spec, common));
         }
-        running.bound.extend(bound);
+        running.front.bound.extend(bound);
         let (service, role) = (&spec.name, role.as_str());
         info!(event = "listening", %service, %addr, role, "listening");
     }

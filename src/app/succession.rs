@@ -63,7 +63,7 @@ impl App {
         if self.successions.under_way() {
             return warn!("SIGUSR2: a takeover is under way already");
         }
-        if !self.controls.freeze.freeze() {
+        if self.controls.handovers.under_way() || !self.controls.freeze.freeze() {
             return self.stay(&TakeoverError::Busy);
         }
         let program = &self.successions.program;
@@ -89,8 +89,7 @@ impl App {
     }
 
     fn all_bound(&self) -> impl Iterator<Item = &Bound> {
-        let services = self.services.iter().flat_map(Running::bound);
-        let services = services.map(|(_, bound)| bound);
+        let services = self.services.iter().flat_map(|r| &r.front.bound);
         services.chain(&self.counters.bound)
     }
 
@@ -188,10 +187,11 @@ impl App {
 
     /// Serves clients and answers operators.
     pub(super) fn open(&mut self) {
-        let services = self.services.iter_mut().flat_map(Running::bound_mut);
+        let services = self.services.iter_mut().flat_map(|r| &mut r.front.bound);
         let bound = services.chain(&mut self.counters.bound);
         bound.for_each(|bound| bound.leave(false));
-        self.services.iter_mut().for_each(|r| r.open(&self.common));
+        let threads = &self.common.threads;
+        self.services.iter_mut().for_each(|r| r.front.open(threads));
         let supervisor = &self.common.supervisor;
         self.counters
             .open(supervisor, &self.surface, &self.controls);
@@ -212,7 +212,7 @@ impl App {
 
     /// Has the service manager keep what is listened on.
     pub(super) fn keep(&mut self) {
-        let services = self.services.iter_mut().flat_map(Running::bound_mut);
+        let services = self.services.iter_mut().flat_map(|r| &mut r.front.bound);
         self.manager.keep(services.chain(&mut self.counters.bound));
     }
 }

@@ -8,6 +8,7 @@ mod kit;
 
 mod failover;
 mod galera;
+mod handover;
 mod liars;
 mod load;
 mod mysql_replication;
@@ -20,6 +21,7 @@ mod listeners;
 mod mysql_wire;
 mod mysql_wire_real;
 mod operate;
+mod passive;
 mod resources;
 mod security;
 mod service_manager;
