@@ -19,6 +19,8 @@ const LARGEST: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Pins {
     file: PathBuf,
+    /// Why the file could not be read.
+    unreadable: Option<String>,
     pins: Mutex<BTreeMap<String, Pin>>,
 }
 
@@ -31,8 +33,8 @@ impl Pins {
     }
 
     fn load_from(file: PathBuf) -> Self {
-        let pins = match read(&file) {
-            Ok(pins) => pins,
+        let (pins, unreadable) = match read(&file) {
+            Ok(pins) => (pins, None),
             Err(why) => {
                 let aside = file.with_extension("broken");
                 error!(
@@ -40,11 +42,12 @@ impl Pins {
                     "the pins cannot be read; the file is kept as .broken"
                 );
                 let _ = fs::rename(&file, aside);
-                BTreeMap::new()
+                (BTreeMap::new(), Some(why))
             }
         };
         Self {
             file,
+            unreadable,
             pins: Mutex::new(pins),
         }
     }
@@ -74,6 +77,11 @@ impl Pins {
     pub fn of(&self, service: &str) -> Option<Pin> {
         let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         pins.get(service).cloned()
+    }
+
+    /// Why what the process before left could not be read, if so.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.unreadable.as_deref()
     }
 
     /// Where they are kept.
@@ -217,6 +225,7 @@ mod tests {
             fs::write(&file, text).unwrap();
             let pins = Pins::load_from(file.clone());
             assert_eq!(pins.of("cache"), None);
+            assert!(pins.unreadable().is_some());
             assert_eq!(
                 fs::read(dir.path().join("pins.broken")).unwrap(),
                 text.as_bytes()

@@ -222,6 +222,7 @@ impl App {
     /// are paused.
     fn inherit(&self, estate: Option<Estate>) -> Vec<String> {
         let Some(estate) = estate else {
+            self.tell_of_lost_pins();
             return Vec::new();
         };
         if estate.draining {
@@ -230,6 +231,17 @@ impl App {
         self.common.pins.inherit(estate.pins);
         self.common.events.inherit(estate.history);
         estate.paused
+    }
+
+    /// An operator's word is lost; the operator has to hear of it where the next one will look.
+    fn tell_of_lost_pins(&self) {
+        let pins = &self.common.pins;
+        if let Some(why) = pins.unreadable() {
+            let file = pins.file().display();
+            let message = format!("{file} cannot be read, so nothing is pinned: {why}");
+            let entry = Entry::new("pins-unreadable", message);
+            self.common.events.record(entry);
+        }
     }
 
     fn pause(&self, names: &[String]) {

@@ -16,6 +16,7 @@ mod mysql_replication;
 mod postgres;
 
 mod clients;
+mod crash;
 mod hold;
 mod listeners;
 mod mysql_wire;
