@@ -42,7 +42,10 @@ fn a_damaged_file_of_pins_is_told_and_stops_nobody() {
     assert_eq!(control(&sidecar, &["pin", "cache", &to]).0, Some(0));
     sidecar.server().kill().unwrap();
     let state = sidecar.config_file().with_file_name("state");
-    let files: Vec<_> = fs::read_dir(&state).unwrap().map(|f| f.unwrap().path()).collect();
+    let files: Vec<_> = fs::read_dir(&state)
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .collect();
     assert_eq!(files.len(), 1, "{files:?}");
     let whole = fs::read(&files[0]).unwrap();
     // A half-written new one is not even looked at.
@@ -58,5 +61,8 @@ fn a_damaged_file_of_pins_is_told_and_stops_nobody() {
     assert_eq!(kit::status(&sidecar)["cause"], "proven");
     let events = control(&sidecar, &["events"]).1;
     assert!(events.contains("pins-unreadable"), "{events}");
-    assert_eq!(fs::read(files[0].with_extension("broken")).unwrap(), &whole[..whole.len() / 2]);
+    assert_eq!(
+        fs::read(files[0].with_extension("broken")).unwrap(),
+        &whole[..whole.len() / 2]
+    );
 }
