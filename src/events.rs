@@ -162,12 +162,11 @@ impl Events {
         (fresh.map(|kept| kept.event.clone()).collect(), ring.next)
     }
 
-    /// The number of the first event that happened at `moment` or later.
-    pub fn first_since(&self, moment: Moment) -> u64 {
+    /// At most so many, newest first.
+    pub fn newest(&self, most: usize) -> Vec<Arc<Event>> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let too_old = |kept: &Kept| kept.when < moment;
-        let at = ring.events.partition_point(too_old);
-        ring.events.get(at).map_or(ring.next, |kept| kept.event.seq)
+        let newest = ring.events.iter().rev().take(most);
+        newest.map(|kept| kept.event.clone()).collect()
     }
 
     /// The number of the first event that is at most `age` old, before this process began included.
@@ -251,9 +250,9 @@ mod tests {
         assert_eq!((all[0].seq, all[0].message.as_str()), (5, "5"));
         assert!(all.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
         assert_eq!(events.from(next - 2).0.len(), 2);
-        assert_eq!(events.first_since(Moment::default()), 5);
-        let later = events.clock.now() + std::time::Duration::from_secs(1);
-        assert_eq!(events.first_since(later), next);
+        let newest: Vec<u64> = events.newest(2).iter().map(|event| event.seq).collect();
+        assert_eq!(newest, [next - 1, next - 2]);
+        assert_eq!(events.first_within(Duration::from_secs(3600)), 5);
     }
 
     #[test]

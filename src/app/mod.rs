@@ -48,7 +48,7 @@ use crate::runtime::DataThreads;
 use crate::signal::{Crossings, crossings};
 use crate::supervise::Supervisor;
 use crate::telemetry::metrics::{Registry, UPKEEP};
-use crate::telemetry::surface::{Identity, Shown, Surface};
+use crate::telemetry::surface::{Identity, Shown, Sources, Surface};
 
 /// Why the sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -345,8 +345,14 @@ fn surface(config: &Config, common: &Common) -> Arc<Surface> {
         services: Vec::new(),
         unhealthy_after: config.http.unhealthy_after,
     };
-    let (drain, registry) = (common.drain.clone(), common.registry.clone());
-    Surface::new(identity, common.clock, drain, registry, shown)
+    let sources = Sources {
+        clock: common.clock,
+        drain: common.drain.clone(),
+        events: common.events.clone(),
+        registry: common.registry.clone(),
+        supervisor: common.supervisor.clone(),
+    };
+    Surface::new(identity, sources, shown)
 }
 
 fn host_name() -> String {

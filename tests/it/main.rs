@@ -17,11 +17,13 @@ mod postgres;
 
 mod clients;
 mod crash;
+mod haproxy_front;
 mod hold;
 mod listeners;
 mod mysql_wire;
 mod mysql_wire_real;
 mod operate;
+mod page;
 mod passive;
 mod resources;
 mod security;

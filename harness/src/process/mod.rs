@@ -5,7 +5,7 @@
 //! started the child ends, so one thread that lives as long as the process starts them all.
 
 mod orphan;
-mod spawn;
+pub(crate) mod spawn;
 pub mod usage;
 
 pub use orphan::Orphan;
@@ -29,6 +29,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("redis-benchmark", "redis-tools"),
     ("redis-cli", "redis-tools"),
     ("haproxy", "haproxy"),
+    ("chromium", "chromium"),
+    ("promtool", "prometheus"),
     ("mariadbd", "mariadb-server galera-4 rsync socat"),
     ("mariadb-install-db", "mariadb-server"),
     ("mariadb", "mariadb-client"),
