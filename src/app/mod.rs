@@ -170,6 +170,7 @@ impl App {
         let registry = Registry::new();
         registry.describe(crate::data::metrics::DESCRIBED);
         registry.describe(crate::monitor::metrics::DESCRIBED);
+        registry.describe(crate::handover::run::DESCRIBED);
         let common = Common {
             clock,
             drain: Arc::new(Drain::default()),
@@ -192,7 +193,7 @@ impl App {
             events: common.events.clone(),
             pins: common.pins.clone(),
             freeze: Arc::default(),
-            handovers: Handovers::new(clock, common.events.clone(), common.supervisor.clone()),
+            handovers: handovers(&common),
             services: ArcSwap::default(),
             reload,
         });
@@ -334,6 +335,11 @@ impl App {
         );
         self.settle();
     }
+}
+
+fn handovers(common: &Common) -> Arc<Handovers> {
+    let (events, supervisor) = (common.events.clone(), common.supervisor.clone());
+    Handovers::new(common.clock, events, supervisor, &common.registry)
 }
 
 fn surface(config: &Config, common: &Common) -> Arc<Surface> {

@@ -16,6 +16,7 @@ mod mysql_replication;
 mod postgres;
 
 mod clients;
+mod control_side;
 mod crash;
 mod haproxy_front;
 mod hold;
@@ -26,6 +27,7 @@ mod operate;
 mod page;
 mod passive;
 mod resources;
+mod secrets;
 mod security;
 mod service_manager;
 mod standalone;
