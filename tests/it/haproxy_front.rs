@@ -339,6 +339,18 @@ fn a_drain_and_its_end_lose_no_request() {
     assert!(errors(&requests).is_empty(), "{:?}", errors(&requests));
 }
 
+/// Errors are of requests that were at the master when it died, between these two moments.
+fn assert_only_cut_off(errors: &[&Request], killed: Instant, gone: Instant) {
+    // Who had a request at the master when it died cannot be helped: it may have been done.
+    assert!(errors.len() <= CLIENTS, "{errors:?}");
+    for error in errors {
+        assert!(
+            error.begun < gone && error.ended > killed,
+            "it began after the master had died: {error:?}"
+        );
+    }
+}
+
 #[test]
 fn a_failover_takes_no_server_out() {
     let stage = stage();
@@ -400,12 +412,5 @@ fn a_failover_takes_no_server_out() {
         "{} requests, {held} were held, the longest took {longest:?}, errors: {errors:?}",
         requests.len()
     );
-    // Who had a request at the master when it died cannot be helped: it may have been done.
-    assert!(errors.len() <= CLIENTS, "{errors:?}");
-    for error in errors {
-        assert!(
-            error.begun < gone && error.ended > killed,
-            "it began after the master had died: {error:?}"
-        );
-    }
+    assert_only_cut_off(&errors, killed, gone);
 }
