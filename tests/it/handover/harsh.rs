@@ -138,7 +138,7 @@ fn a_user_with_few_rights_behind_tls_is_enough() {
         password: format!("{user}-pass-4711"),
     };
     let mover = secret("mover");
-    let rights = "-@all +role +info +replicaof +client|pause +client|unpause +client|kill +config|set +config|rewrite";
+    let rights = "&pilotfish:failover -@all +subscribe +pubsub|numsub +role +info +replicaof +client|pause +client|unpause +client|kill +config|set +config|rewrite";
     let cluster = RedisCluster::start(Options {
         auth: Some(secret("app")),
         sentinel_auth: Some(secret("watch")),
