@@ -36,7 +36,7 @@ fn systemd_understands_the_units() {
     assert_ne!(ours, unit);
     std::fs::write(dir.path().join("pilotfish.service"), ours).expect("writing");
     std::fs::copy(
-        packaging("pilotfish.socket"),
+        packaging("examples/pilotfish.socket"),
         dir.path().join("pilotfish.socket"),
     )
     .expect("copying");
