@@ -15,6 +15,7 @@
 //! - [`proto`]: what is special about each wire protocol, and how its primary is found
 //! - [`events`]: what happened and when, for operators
 //! - [`dns`]: the records that lead to a region, at whichever provider, and the proof that they are served
+//! - [`cutover`]: moving a site to another region by changing them, with checks before and proof after
 //! - [`telemetry`]: health, metrics and log
 //! - [`admin`], [`cli`]: the admin socket and the command line that talks to it
 //! - [`addr`], [`clock`], [`secret`]: small words that everybody uses
@@ -30,7 +31,9 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
+pub mod cutover;
 pub mod data;
 pub mod dns;
 pub mod drain;

@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "app",
             "clock",
             "config",
+            "cutover",
             "events",
             "telemetry",
         ],
@@ -28,7 +29,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "admin",
             "clock",
             "config",
+            "cutover",
             "data",
+            "dns",
             "drain",
             "events",
             "gate",
@@ -48,6 +51,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "addr",
             "admin::spec",
+            "cutover::gate",
+            "cutover::network",
+            "cutover::spec",
+            "dns",
             "net::tls",
             "proto::spec",
             "secret",
@@ -65,6 +72,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "addr",
             "clock",
+            "cutover",
             "data",
             "drain",
             "events",
@@ -145,11 +153,27 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "topology",
         ],
     ),
+    // The regional cutover: what it wants of the process, the app gives it.
+    (
+        "cutover",
+        &[
+            "addr",
+            "clock",
+            "command",
+            "dns",
+            "events",
+            "net",
+            "secret",
+            "telemetry::metrics",
+        ],
+    ),
+    ("cutover::spec", &["addr", "dns"]),
     // Where the records are kept that lead to a region.
     ("dns", &["addr", "clock", "net", "secret"]),
     ("dns::spec", &["addr", "net::tls", "secret"]),
     ("net", &["addr", "clock", "secret", "signal"]),
     // Leaves.
+    ("command", &["clock"]),
     ("topology", &["addr", "clock", "signal"]),
     ("events", &["addr", "clock", "signal", "topology"]),
     ("gate", &["clock", "signal"]),
@@ -181,6 +205,13 @@ const PURE: &[&str] = &[
     "dns/ovh/sign.rs",
     "dns/http/hint.rs",
     "dns/verify/chain.rs",
+    "cutover/spec.rs",
+    "cutover/network.rs",
+    "cutover/plan.rs",
+    "cutover/gate/judge.rs",
+    "cutover/gate/mod.rs",
+    "cutover/machine/",
+    "cutover/journal/line.rs",
 ];
 const PURE_BUT: &[&str] = &["config/load.rs"];
 const NOT_PURE: &[&str] = &[

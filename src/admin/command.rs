@@ -3,6 +3,7 @@
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
+use super::region::Region;
 use crate::addr::Addr;
 
 /// One request. Both sides use this: the client makes method, path and body of it, the server reads
@@ -30,6 +31,8 @@ pub enum Command {
     Reload,
     /// The config that runs, without secrets.
     Config,
+    /// The regional cutover.
+    Region(Region),
 }
 
 /// Which events.
@@ -76,6 +79,7 @@ impl Command {
             Self::Config => Method::GET,
             Self::Pause(_) | Self::Resume(_) | Self::Pin(..) | Self::Unpin(_) => Method::POST,
             Self::Drain | Self::Undrain | Self::Reload => Method::POST,
+            Self::Region(region) => region.method(),
         }
     }
 
@@ -96,6 +100,7 @@ impl Command {
             Self::Undrain => "/v1/undrain".to_owned(),
             Self::Reload => "/v1/reload".to_owned(),
             Self::Config => "/v1/config".to_owned(),
+            Self::Region(region) => region.path().to_owned(),
         }
     }
 
@@ -107,6 +112,7 @@ impl Command {
                 // An address is a string, and that can always be written.
                 serde_json::to_vec(&PinBody { address }).unwrap_or_default()
             }
+            Self::Region(region) => region.body(),
             _ => Vec::new(),
         }
     }
@@ -137,6 +143,7 @@ impl Command {
                 let body = body.map_err(|e| Unknown::Content(format!("{help}: {e}")))?;
                 Self::Pin(named(name)?, body.address)
             }
+            ["v1", "region", verb] => Self::Region(Region::parse(verb, asked)?),
             _ => return Err(Unknown::Path),
         };
         only(asked.method, &command.method())?;
@@ -144,7 +151,7 @@ impl Command {
     }
 }
 
-fn only(method: &Method, allowed: &Method) -> Result<(), Unknown> {
+pub(super) fn only(method: &Method, allowed: &Method) -> Result<(), Unknown> {
     let allow = if allowed == Method::GET {
         "GET"
     } else {
@@ -288,6 +295,7 @@ mod tests {
             Command::Undrain,
             Command::Reload,
             Command::Config,
+            Command::Region(Region::Status),
         ] {
             assert_eq!(parsed(&command), Ok(command));
         }

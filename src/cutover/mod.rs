@@ -1,0 +1,28 @@
+//! The regional cutover: a whole site moves to another region by a change of DNS records, with checks
+//! before and proof after.
+//!
+//! In the order a wish meets them:
+//!
+//! - [`spec`], [`network`]: what the config says
+//! - [`desk`]: where operators' wishes arrive, one run at a time
+//! - [`plan`]: what was seen, what shall be (pure)
+//! - [`gate`]: what must be true before; facts are gathered, verdicts are pure
+//! - [`machine`]: what happened so far and what is to be done next (pure)
+//! - [`run`]: carries that out; [`lock`]: one at a time, in the whole fleet
+//! - [`journal`]: written before anything that follows is done
+//! - [`feed`], [`report`], [`metrics`]: what is said about it; [`world`]: what it wants of the process
+
+pub mod desk;
+pub mod feed;
+pub mod gate;
+pub mod journal;
+pub mod lock;
+pub mod machine;
+pub mod metrics;
+pub mod network;
+pub mod plan;
+pub mod report;
+pub mod run;
+pub mod spec;
+pub mod tools;
+pub mod world;

@@ -1,0 +1,214 @@
+//! What a run says: in its feed, in the log, in the events and in the metrics.
+
+use tracing::info;
+
+use super::actions::Job;
+use super::{Halt, Runner};
+use crate::cutover::feed::{Line, Outcome};
+use crate::cutover::machine::{End, Event, Left, Phase, State};
+use crate::cutover::tools::{Tools, shortened};
+use crate::events::Entry;
+
+fn line(tools: &Tools, run: &str, state: &State, text: String) -> Line {
+    Line {
+        seq: 0,
+        time: tools.time(),
+        run: run.to_owned(),
+        phase: state.phase.as_str().to_owned(),
+        text,
+        waiting_for: Vec::new(),
+        waited_ms: None,
+        result: None,
+    }
+}
+
+impl Job<'_> {
+    /// Says what is waited for.
+    pub(super) fn waiting(&self, text: &str, waiting_for: Vec<String>) {
+        let since: Option<jiff::Timestamp> = self.state.since.parse().ok();
+        let waited = since.map(|since| self.tools.wall().duration_since(since).unsigned_abs());
+        self.tools.feed.say(Line {
+            waiting_for,
+            waited_ms: waited.map(|waited| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)),
+            ..line(self.tools, self.run, self.state, text.to_owned())
+        });
+    }
+}
+
+impl Runner {
+    /// Says what has just become true.
+    pub(super) fn told(&self, event: &Event) {
+        let Some(state) = &self.state else { return };
+        let tools = &self.tools;
+        let text = text(event);
+        info!(
+            event = "cutover",
+            run = self.run,
+            phase = state.phase.as_str(),
+            "{text}"
+        );
+        let by = match event {
+            Event::Begun { order, .. } => order.by,
+            Event::Resumed { by } | Event::RollbackAsked { by, .. } | Event::GivenUp { by, .. } => *by,
+            _ => None,
+        };
+        tools.events.record(Entry {
+            by,
+            ..Entry::new("cutover", format!("{}: {text}", state.order.to))
+        });
+        tools.metrics.phase(state.phase);
+        match event {
+            Event::Judged { verdicts } => tools.metrics.gates(verdicts),
+            Event::Proved { verdict } => tools.metrics.gates(std::slice::from_ref(verdict)),
+            _ => {}
+        }
+        tools.feed.say(line(tools, &self.run, state, text));
+    }
+
+    /// It is over, or waits for a human.
+    pub(super) fn ended(&self) {
+        let Some(state) = &self.state else { return };
+        let tools = &self.tools;
+        tools.metrics.unfinished(!state.is_over());
+        if let Some(end) = state.end {
+            tools.metrics.ended(end);
+        }
+        if state.end.is_some() && state.touched {
+            tools.metrics.last_done(tools.wall().as_second());
+        }
+        let outcome = outcome(state);
+        let why = outcome.why.as_deref().unwrap_or_default();
+        let word = outcome.outcome.clone();
+        info!(event = "cutover-ended", run = self.run, outcome = word, "{why}");
+        let message = format!("{}: {word} {why}", state.order.to);
+        tools.events.record(Entry::new("cutover-ended", message));
+        let text = match why {
+            "" => word,
+            why => format!("{word}: {why}"),
+        };
+        tools.feed.say(Line {
+            result: Some(outcome),
+            ..line(tools, &self.run, state, text)
+        });
+    }
+
+    pub(super) fn halted(&self, halt: &Halt) {
+        let tools = &self.tools;
+        let message = format!("nothing more is done: {halt}");
+        tools.events.record(Entry::new("cutover-halted", message.clone()));
+        tools.metrics.unfinished(true);
+        let finish = self.state.as_ref().map(|state| state.finish.clone());
+        tools.feed.say(Line {
+            seq: 0,
+            time: tools.time(),
+            run: self.run.clone(),
+            phase: self.state.as_ref().map_or("planning", |state| state.phase.as_str()).to_owned(),
+            text: shortened(&message),
+            waiting_for: Vec::new(),
+            waited_ms: None,
+            result: Some(Outcome {
+                outcome: "halted".to_owned(),
+                exit: 1,
+                why: Some(shortened(&halt.to_string())),
+                finish: finish.unwrap_or_default(),
+                notes: Vec::new(),
+            }),
+        });
+    }
+}
+
+fn outcome(state: &State) -> Outcome {
+    let (word, exit) = match (state.end, state.phase) {
+        (Some(End::Done), _) => ("done", 0),
+        (Some(End::Idle), _) => ("already-there", 0),
+        // A rollback that was asked for is what was wanted.
+        (Some(End::RolledBack), _) => ("rolled-back", 0),
+        (Some(End::GivenUp), _) => ("given-up", 0),
+        (Some(End::Refused), _) => ("refused", 3),
+        (Some(End::Failed), _) => ("failed", 1),
+        (None, Phase::NeedsHuman) => ("needs-human", 1),
+        (None, _) => ("unfinished", 1),
+    };
+    Outcome {
+        outcome: word.to_owned(),
+        exit,
+        why: state.why.clone(),
+        finish: state.finish.clone(),
+        notes: state.notes.clone(),
+    }
+}
+
+/// An event for people.
+fn text(event: &Event) -> String {
+    match event {
+        Event::Begun { order, sidecar } => {
+            let reason = order.reason.as_ref().map_or_else(String::new, |why| format!(", because {why}"));
+            let overrides = match order.overrides.as_slice() {
+                [] => String::new(),
+                all => format!(", overriding {}", all.join(", ")),
+            };
+            format!("{} to {} from {sidecar}{reason}{overrides}", order.way.as_str(), order.to)
+        }
+        Event::Planned { plan } => format!(
+            "planned: epoch {}, from {}, {} sets, digest {}",
+            plan.epoch,
+            plan.from.as_deref().unwrap_or("nowhere known"),
+            plan.sets.len(),
+            plan.digest.get(..12).unwrap_or_default()
+        ),
+        Event::Refused { why, .. } => why.clone(),
+        Event::Idle => "the records lead there already".to_owned(),
+        Event::Judged { verdicts } => {
+            let said = verdicts.iter().map(|verdict| {
+                let mark = if verdict.overridden { " (overridden)" } else { "" };
+                format!("{} {}{mark}", verdict.gate, verdict.says.as_str())
+            });
+            format!("gates: {}", said.collect::<Vec<_>>().join(", "))
+        }
+        Event::HookRan { when, index, ok, why, took_ms } => {
+            let word = if *ok { "ran" } else { "failed" };
+            format!("hook {} {} {word} in {took_ms} ms: {why}", when.as_str(), index + 1)
+        }
+        Event::Fencing => "fences the old region".to_owned(),
+        Event::Fenced { ok: true, why } => format!("fenced: {why}"),
+        Event::Fenced { why, .. } => format!("fencing failed: {why}"),
+        Event::Proved { verdict } => format!("{} {}: {}", verdict.gate, verdict.says.as_str(), verdict.why),
+        Event::Promoting { service } => format!("promotes the database of {service}"),
+        Event::Promoted { service, ok: true, why } => format!("promoted the database of {service}: {why}"),
+        Event::Promoted { service, why, .. } => format!("the database of {service} was not promoted: {why}"),
+        Event::Sending { attempt: 1 } => "sends the change".to_owned(),
+        Event::Sending { attempt } => format!("sends what is left of the change, attempt {attempt}"),
+        Event::Accepted { notes, .. } if notes.is_empty() => "the provider has the change".to_owned(),
+        Event::Accepted { notes, .. } => format!("the provider has the change; {}", notes.join("; ")),
+        Event::Unsettled { why } => format!("not known what came of it: {why}"),
+        Event::NotSent { why, .. } => format!("nothing came of it: {why}"),
+        Event::Settled { left, why } => format!("{}: {why}", left_text(*left)),
+        Event::Deployed { signal: true } => "the provider says that it is deployed".to_owned(),
+        Event::Deployed { .. } => "the provider never says when a change is deployed".to_owned(),
+        Event::NotDeployed { why } => why.clone(),
+        Event::Served { servers } if servers.is_empty() => {
+            "the provider's proxy answers: no name server can prove anything".to_owned()
+        }
+        Event::Served { servers } => format!("every name server answers with it: {}", servers.join(", ")),
+        Event::NotServed { waiting_for } => format!("not every name server has it: {}", waiting_for.join("; ")),
+        Event::Converged { notes } if notes.is_empty() => "the old TTL has passed".to_owned(),
+        Event::Converged { notes } => format!("the old TTL has passed; {}", notes.join("; ")),
+        Event::Released { why, .. } => format!("released the fence: {why}"),
+        Event::LockLost { why } => format!("the lock was lost: {why}"),
+        Event::Resumed { .. } => "goes on".to_owned(),
+        Event::RollbackAsked { reason, .. } => {
+            format!("goes back: {}", reason.as_deref().unwrap_or("an operator said so"))
+        }
+        Event::GivenUp { reason, .. } => format!("an operator has taken it over: {reason}"),
+    }
+}
+
+fn left_text(left: Left) -> &'static str {
+    match left {
+        Left::Nothing => "it was carried out",
+        Left::Some => "a part of it was carried out",
+        Left::All => "it was not carried out",
+        Left::Conflict => "somebody else has changed the records",
+        Left::Unread => "not known",
+    }
+}
