@@ -7,7 +7,7 @@ mod verify;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::report::{Bad, Spot};
+use super::report::{Bad, Report, Spot};
 use super::service::Draft;
 use super::table::{Item, Table};
 use super::value::{HOUR, address, count, duration, one_of, path, service_name, size, text};
@@ -48,14 +48,16 @@ pub fn read(root: &mut Table, services: &[Draft]) -> Option<CutoverSpec> {
     table.not_yet("lock", "[cutover.lock]");
     table.not_yet("notify", "[cutover.notify]");
     table.not_yet("auto", "[cutover.auto]");
+    let report = table.report();
+    table.finish();
     let records = records?;
-    duplicates(&table, &records);
+    duplicates(report, &records);
     let (dns, (verify, waits)) = (dns?, verify);
     for (key, spot) in &records {
         if !key.name.is_within(&dns.zone) {
             let message = format!("`{}` does not lie in the zone {}", key.name, dns.zone);
             let bad = Bad::new(message, "name a record of the zone in [cutover.dns]");
-            table.report().error(spot, bad);
+            report.error(spot, bad);
         }
     }
     let regions = regions?;
@@ -82,8 +84,7 @@ pub fn read(root: &mut Table, services: &[Draft]) -> Option<CutoverSpec> {
         fence,
         promote,
     };
-    every_region_fits(&table, &spec, &regions);
-    table.finish();
+    every_region_fits(report, &spec, &regions);
     Some(spec)
 }
 
@@ -138,23 +139,23 @@ fn record(item: &Item) -> Result<Key, Bad> {
     }
 }
 
-fn duplicates(table: &Table, records: &[(Key, Spot)]) {
+fn duplicates(report: &Report, records: &[(Key, Spot)]) {
     for (at, (key, spot)) in records.iter().enumerate() {
         if records[..at].iter().any(|(before, _)| before == key) {
             let bad = Bad::new(format!("`{key}` is named twice"), "remove one");
-            table.report().error(spot, bad);
+            report.error(spot, bad);
         }
     }
 }
 
 /// From every region to every other one there must be a change that leaves no name empty.
-fn every_region_fits(table: &Table, spec: &CutoverSpec, regions: &[(RegionSpec, Spot)]) {
+fn every_region_fits(report: &Report, spec: &CutoverSpec, regions: &[(RegionSpec, Spot)]) {
     let types: Vec<_> = spec.records.iter().map(|key| key.rtype).collect();
     for (region, spot) in regions {
         if let Some(rtype) = region.values.keys().find(|rtype| !types.contains(rtype)) {
             let message = format!("`{}` has values for {rtype}, and no record of that type moves", region.name);
             let help = format!("add it to cutover.record, or remove {rtype}");
-            table.report().error(spot, Bad::new(message, help));
+            report.error(spot, Bad::new(message, help));
             continue;
         }
         let wanted = spec.wanted(region);
@@ -164,10 +165,10 @@ fn every_region_fits(table: &Table, spec: &CutoverSpec, regions: &[(RegionSpec, 
         if let Some(key) = empty {
             let message = format!("in `{}`, {} would have no records", region.name, key.name);
             let help = "give it an A, AAAA or CNAME";
-            table.report().error(spot, Bad::new(message, help));
+            report.error(spot, Bad::new(message, help));
         } else if let Err(error) = Change::new(&wanted, &wanted, "") {
             let help = "correct the region's values";
-            table.report().error(spot, Bad::new(error.to_string(), help));
+            report.error(spot, Bad::new(error.to_string(), help));
         }
     }
     for (at, (region, spot)) in regions.iter().enumerate() {
@@ -177,7 +178,7 @@ fn every_region_fits(table: &Table, spec: &CutoverSpec, regions: &[(RegionSpec, 
         if let Some((other, _)) = same {
             let message = format!("`{}` has the values of `{}`", region.name, other.name);
             let help = "records that are the same cannot tell the regions apart";
-            table.report().error(spot, Bad::new(message, help));
+            report.error(spot, Bad::new(message, help));
         }
     }
 }

@@ -53,7 +53,8 @@ fn one(table: &mut Table) -> Option<RegionSpec> {
     let admin = table.each(admin, socket_path).into_iter().take(MAX_LIST);
     let networks = table.items("networks", "for example [\"192.0.2.0/24\"]");
     let networks = table.each(networks.unwrap_or_default(), network);
-    if values.is_empty() && name.is_some() {
+    let given = ["A", "AAAA", "CNAME"].iter().any(|key| table.name_spot(key).is_some());
+    if !given && name.is_some() {
         table.missing("A", "the addresses of the region: A, AAAA or CNAME");
     }
     Some(RegionSpec {
