@@ -13,15 +13,18 @@ pub enum HoldReason {
     Fence = 1,
     /// An operator: everything waits, and what runs may finish.
     Operator = 2,
+    /// A forced failover: as for an operator, until it is over.
+    Handover = 4,
 }
 
 impl HoldReason {
-    pub const ALL: [Self; 2] = [Self::Fence, Self::Operator];
+    pub const ALL: [Self; 3] = [Self::Fence, Self::Operator, Self::Handover];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fence => "fence",
             Self::Operator => "operator",
+            Self::Handover => "failover",
         }
     }
 }

@@ -12,6 +12,7 @@
 //! - [`gate`], [`signal`], [`drain`]: what holds sessions, what makes them look again, how they end
 //! - [`topology`]: what is believed about a service, as one immutable value with one writer
 //! - [`monitor`]: the task per service that turns observations into a published topology
+//! - [`handover`]: forced failover: the database is asked for another primary, step by step, and back
 //! - [`proto`]: what is special about each wire protocol, and how its primary is found
 //! - [`events`]: what happened and when, for operators
 //! - [`dns`]: the records that lead to a region, at whichever provider, and the proof that they are served
@@ -39,6 +40,7 @@ pub mod dns;
 pub mod drain;
 pub mod events;
 pub mod gate;
+pub mod handover;
 pub mod monitor;
 pub mod net;
 pub mod proto;

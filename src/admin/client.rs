@@ -30,16 +30,14 @@ pub enum ClientError {
     Denied(PathBuf),
     #[error("cannot connect to {}: {source}", socket.display())]
     Connect { socket: PathBuf, source: io::Error },
-    #[error("{} did not answer within {} s", socket.display(), TIMEOUT.as_secs())]
-    Timeout { socket: PathBuf },
+    #[error("{} did not answer within {} s", socket.display(), patience.as_secs())]
+    Timeout { socket: PathBuf, patience: Duration },
     #[error("{} does not answer as Pilotfish does: {why}", socket.display())]
     Nonsense { socket: PathBuf, why: String },
     #[error("cannot start: {0}")]
     Runtime(io::Error),
 }
 
-/// For connect, question and answer together.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// What is read of an answer.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -50,7 +48,7 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 pub async fn ask(socket: &Path, command: &Command) -> Result<(u16, Bytes), ClientError> {
     let path = command.path();
     let asking = Asking::new(command.method(), &path, command.body());
-    request(socket, asking).await
+    request(socket, asking, command.patience()).await
 }
 
 /// [`ask`] for a caller without a runtime.
@@ -70,7 +68,8 @@ pub fn ask_blocking(socket: &Path, command: &Command) -> Result<(u16, Bytes), Cl
 /// # Errors
 /// As [`ask`].
 pub async fn get(socket: &Path, path: &str) -> Result<(u16, Bytes), ClientError> {
-    request(socket, Asking::new(Method::GET, path, Vec::new())).await
+    let patience = Command::Status.patience();
+    request(socket, Asking::new(Method::GET, path, Vec::new()), patience).await
 }
 
 /// Sends `command` and hands the answer's lines to `each` as they come, until it says `false` or the
@@ -134,17 +133,22 @@ impl<'a> Asking<'a> {
     }
 }
 
-async fn request(socket: &Path, asking: Asking<'_>) -> Result<(u16, Bytes), ClientError> {
+async fn request(
+    socket: &Path,
+    asking: Asking<'_>,
+    patience: Duration,
+) -> Result<(u16, Bytes), ClientError> {
     let whole = async |response: Response<Incoming>| {
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), MAX_ANSWER);
         let body = body.collect().await.map_err(|error| error.to_string())?;
         Ok((status, body.to_bytes()))
     };
-    let answer = tokio::time::timeout(TIMEOUT, exchange(socket, asking, whole)).await;
+    let answer = tokio::time::timeout(patience, exchange(socket, asking, whole)).await;
     answer.unwrap_or_else(|_| {
         Err(ClientError::Timeout {
             socket: socket.to_owned(),
+            patience,
         })
     })
 }

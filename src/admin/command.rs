@@ -1,10 +1,13 @@
 //! What can be asked over the admin socket. A verb is one variant here; the compiler asks for the rest.
 
+use std::time::Duration;
+
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use super::region::Region;
 use crate::addr::Addr;
+use crate::handover::{Ask, Old};
 
 /// One request. Both sides use this: the client makes method, path and body of it, the server reads
 /// them.
@@ -24,6 +27,8 @@ pub enum Command {
     /// Overrule the monitor.
     Pin(String, Addr),
     Unpin(String),
+    /// Have the database move its primary.
+    Failover(String, Ask),
     /// Leave the load balancer.
     Drain,
     Undrain,
@@ -50,6 +55,89 @@ pub struct Window {
 struct PinBody {
     address: Addr,
 }
+
+/// What `failover` may say in its body; all of it may be left out.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FailoverBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Addr>,
+    /// `30s`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    dry_run: bool,
+    /// `gone`: it is dead or fenced. Otherwise it serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_primary: Option<OldPrimary>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OldPrimary {
+    Serves,
+    Gone,
+}
+
+impl FailoverBody {
+    fn of(ask: &Ask) -> Self {
+        Self {
+            to: ask.to.clone(),
+            timeout: Some(format!("{}ms", ask.timeout.as_millis())),
+            dry_run: ask.dry_run,
+            old_primary: (ask.old == Old::Gone).then_some(OldPrimary::Gone),
+        }
+    }
+
+    fn read(body: &[u8]) -> Result<Ask, Unknown> {
+        let help = "the body may be {\"to\": \"HOST:PORT\", \"timeout\": \"30s\", \"dry_run\": true, \
+                    \"old_primary\": \"gone\"}";
+        let wrong = |why: String| Unknown::Content(format!("{help}: {why}"));
+        let body = match body.is_empty() {
+            true => Self::default(),
+            false => serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))?,
+        };
+        let timeout = match &body.timeout {
+            Some(text) => patience(text).map_err(wrong)?,
+            None => Ask::default().timeout,
+        };
+        Ok(Ask {
+            to: body.to,
+            timeout,
+            dry_run: body.dry_run,
+            old: match body.old_primary {
+                Some(OldPrimary::Gone) => Old::Gone,
+                Some(OldPrimary::Serves) | None => Old::Serves,
+            },
+        })
+    }
+}
+
+/// How long a failover may take: `500ms`, `30s`, `2m`; from a second to an hour.
+///
+/// # Errors
+/// When it is no such time.
+pub fn patience(text: &str) -> Result<Duration, String> {
+    let wrong = || "a time from 1s to 60m, like 30s".to_owned();
+    let unit = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit);
+    let unit: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let millis = number.checked_mul(unit).ok_or_else(wrong)?;
+    match millis {
+        1000..=3_600_000 => Ok(Duration::from_millis(millis)),
+        _ => Err(wrong()),
+    }
+}
+
+/// For connect, question and answer of what is done at once.
+const SOON: Duration = Duration::from_secs(10);
+/// A failover may use up its time, and then put things back.
+const PUT_BACK: Duration = Duration::from_secs(120);
 
 /// Why a request is no command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +166,16 @@ impl Command {
             Self::Status | Self::Service(_) | Self::Sessions(_) | Self::Events(_) => Method::GET,
             Self::Config => Method::GET,
             Self::Pause(_) | Self::Resume(_) | Self::Pin(..) | Self::Unpin(_) => Method::POST,
-            Self::Drain | Self::Undrain | Self::Reload => Method::POST,
+            Self::Failover(..) | Self::Drain | Self::Undrain | Self::Reload => Method::POST,
             Self::Region(region) => region.method(),
+        }
+    }
+
+    /// How long whoever asks waits for the whole answer.
+    pub fn patience(&self) -> Duration {
+        match self {
+            Self::Failover(_, ask) => ask.timeout + PUT_BACK,
+            _ => SOON,
         }
     }
 
@@ -96,6 +192,7 @@ impl Command {
             Self::Resume(name) => service(name, "/resume"),
             Self::Pin(name, _) => service(name, "/pin"),
             Self::Unpin(name) => service(name, "/unpin"),
+            Self::Failover(name, _) => service(name, "/failover"),
             Self::Drain => "/v1/drain".to_owned(),
             Self::Undrain => "/v1/undrain".to_owned(),
             Self::Reload => "/v1/reload".to_owned(),
@@ -113,6 +210,10 @@ impl Command {
                 serde_json::to_vec(&PinBody { address }).unwrap_or_default()
             }
             Self::Region(region) => region.body(),
+            // Texts, numbers and words, and those too.
+            Self::Failover(_, ask) => {
+                serde_json::to_vec(&FailoverBody::of(ask)).unwrap_or_default()
+            }
             _ => Vec::new(),
         }
     }
@@ -144,6 +245,10 @@ impl Command {
                 Self::Pin(named(name)?, body.address)
             }
             ["v1", "region", verb] => Self::Region(Region::parse(verb, asked)?),
+            ["v1", "services", name, "failover"] => {
+                only(asked.method, &Method::POST)?;
+                Self::Failover(named(name)?, FailoverBody::read(asked.body)?)
+            }
             _ => return Err(Unknown::Path),
         };
         only(asked.method, &command.method())?;
@@ -291,6 +396,16 @@ mod tests {
             Command::Resume(name()),
             Command::Pin(name(), "10.0.0.1:6379".parse().unwrap()),
             Command::Unpin(name()),
+            Command::Failover(name(), Ask::default()),
+            Command::Failover(
+                name(),
+                Ask {
+                    to: "10.0.0.1:6379".parse().ok(),
+                    timeout: Duration::from_millis(1500),
+                    dry_run: true,
+                    old: Old::Gone,
+                },
+            ),
             Command::Drain,
             Command::Undrain,
             Command::Reload,
@@ -327,6 +442,28 @@ mod tests {
         assert_eq!(ask(&Method::GET, "/v1/services/a/pin"), post);
         let nothing = ask(&Method::POST, "/v1/services/a/pin");
         assert!(matches!(nothing, Err(Unknown::Content(_))), "{nothing:?}");
+    }
+
+    #[test]
+    fn a_failover_may_be_asked_for_in_few_words() {
+        let read = FailoverBody::read;
+        assert_eq!(read(b""), Ok(Ask::default()));
+        assert_eq!(read(b"{}"), Ok(Ask::default()));
+        let minute = read(br#"{"timeout": "1m", "old_primary": "serves"}"#).unwrap();
+        assert_eq!(minute.timeout, Duration::from_secs(60));
+        for wrong in [
+            &br#"{"too": "a:1"}"#[..],
+            br#"{"to": "a"}"#,
+            br#"{"timeout": 30}"#,
+            br#"{"timeout": "30"}"#,
+            br#"{"timeout": "999ms"}"#,
+            br#"{"timeout": "61m"}"#,
+            br#"{"timeout": "99999999999999999999s"}"#,
+            br#"{"old_primary": "dead"}"#,
+        ] {
+            let told = read(wrong);
+            assert!(matches!(told, Err(Unknown::Content(_))), "{told:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::cutover::desk::Desk;
 use crate::drain::{Drain, Phase};
 use crate::events::{By, Entry, Events};
 use crate::gate::{Gate, HoldReason};
+use crate::handover::Ask;
+use crate::handover::account::Account;
+use crate::handover::run::{Handovers, Subject, ended};
 use crate::monitor::pin::Pin;
 use crate::telemetry::health;
 use crate::telemetry::surface::Surface;
@@ -22,6 +25,8 @@ use crate::telemetry::surface::Surface;
 pub struct ServiceControl {
     pub gate: Arc<Gate>,
     pub pin: watch::Sender<Option<Pin>>,
+    /// What a forced failover needs.
+    pub subject: Subject,
 }
 
 /// All of them.
@@ -30,6 +35,7 @@ pub struct Controls {
     pub drain: Arc<Drain>,
     pub events: Arc<Events>,
     pub pins: Arc<Pins>,
+    pub handovers: Arc<Handovers>,
     pub services: ArcSwap<BTreeMap<Arc<str>, ServiceControl>>,
     /// To whoever can reload.
     pub reload: mpsc::Sender<ReloadWish>,
@@ -152,6 +158,20 @@ impl Controls {
         ))
     }
 
+    /// Has the database of a service move its primary. Dropping the future calls it off, and everything
+    /// is put back.
+    ///
+    /// # Errors
+    /// Without such a service; how it ended is in the account.
+    pub async fn failover(&self, name: &str, ask: Ask, by: By) -> Result<Account, Refusal> {
+        let subject = self.service(name)?.subject;
+        let told = match self.handovers.begin(subject, ask.clone(), by) {
+            Ok(begun) => begun.account().await,
+            Err(account) => Some(*account),
+        };
+        Ok(told.unwrap_or_else(|| ended(name, &ask)))
+    }
+
     /// Reads the file again and follows it.
     ///
     /// # Errors
@@ -205,9 +225,13 @@ impl Controls {
         let control = ServiceControl {
             gate: sample.gate.clone(),
             pin: watch::channel(None).0,
+            subject: Subject::nowhere("cache", &sample.gate, surface.clock),
         };
+        let events = Events::new(surface.clock);
+        let supervisor = crate::supervise::Supervisor::default();
         Arc::new(Self {
-            events: Events::new(surface.clock),
+            handovers: Handovers::new(surface.clock, events.clone(), supervisor),
+            events,
             surface,
             drain: sample.drain.clone(),
             pins: Arc::new(Pins::scratch()),

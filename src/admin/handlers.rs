@@ -18,6 +18,7 @@ use super::command::{Asked, Command, Unknown, Window};
 use super::controls::{Controls, Refusal};
 use super::{sessions, status};
 use crate::events::{By, Event};
+use crate::handover::account::{Account, Outcome};
 use crate::telemetry::problem::{Problem, json, method_not_allowed};
 
 /// An answer, whole or bit by bit.
@@ -36,6 +37,21 @@ pub struct ConfigText {
     pub text: String,
 }
 
+/// A failover that was refused or failed: a problem, and its account beside that.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FailoverProblem {
+    /// Its `type` is [`REFUSED`] or [`FAILED`].
+    #[serde(flatten)]
+    pub problem: Problem,
+    #[serde(flatten)]
+    pub account: Account,
+}
+
+/// A safety rule forbids it; nothing was changed. With code 409.
+pub const REFUSED: &str = "urn:pilotfish:failover-refused";
+/// It was begun, and put back as far as the account says. With code 500.
+pub const FAILED: &str = "urn:pilotfish:failover-failed";
+
 /// Answers whatever was asked.
 pub async fn respond(controls: &Arc<Controls>, asked: &Asked<'_>, by: By) -> Answer {
     match Command::parse(asked) {
@@ -46,7 +62,7 @@ pub async fn respond(controls: &Arc<Controls>, asked: &Asked<'_>, by: By) -> Ans
         Err(Unknown::Content(why)) => whole(Problem::new(StatusCode::BAD_REQUEST, why).response()),
         Err(Unknown::Path) => {
             let detail = "there is GET /v1/status, /v1/services/NAME, /v1/sessions, /v1/events and /v1/config, \
-                          and POST /v1/services/NAME/{pause,resume,pin,unpin}, /v1/drain, /v1/undrain and /v1/reload; and /v1/region/...";
+                          and POST /v1/services/NAME/{failover,pause,resume,pin,unpin}, /v1/drain, /v1/undrain and /v1/reload; and /v1/region/...";
             whole(Problem::new(StatusCode::NOT_FOUND, detail).response())
         }
     }
@@ -74,6 +90,10 @@ async fn answer(controls: &Arc<Controls>, command: Command, by: By) -> Response<
         Command::Resume(name) => controls.resume(&name, by),
         Command::Pin(name, address) => on_disk(controls, move |c| c.pin(&name, address, by)).await,
         Command::Unpin(name) => on_disk(controls, move |c| c.unpin(&name, by)).await,
+        Command::Failover(name, ask) => match controls.failover(&name, ask, by).await {
+            Ok(account) => return failover(account),
+            Err(refusal) => Err(refusal),
+        },
         Command::Drain => Ok(controls.drain(by)),
         Command::Undrain => controls.undrain(by),
         Command::Reload => controls.reload(by).await,
@@ -86,6 +106,22 @@ async fn answer(controls: &Arc<Controls>, command: Command, by: By) -> Response<
         Ok(message) => json(StatusCode::OK, &Done { message }),
         Err(refusal) => Problem::new(code(&refusal), refusal.to_string()).response(),
     }
+}
+
+fn failover(account: Account) -> Response<Full<Bytes>> {
+    let (code, kind) = match account.outcome {
+        Outcome::Done | Outcome::Planned => return json(StatusCode::OK, &account),
+        Outcome::Refused => (StatusCode::CONFLICT, REFUSED),
+        Outcome::Failed => (StatusCode::INTERNAL_SERVER_ERROR, FAILED),
+    };
+    let problem = Problem {
+        kind: kind.to_owned(),
+        ..Problem::new(code, account.message.clone())
+    };
+    let mut response = json(code, &FailoverProblem { problem, account });
+    let kind = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 fn code(refusal: &Refusal) -> StatusCode {

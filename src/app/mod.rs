@@ -28,6 +28,7 @@ use crate::data::Service;
 use crate::data::admit::Limit;
 use crate::drain::{Drain, Phase};
 use crate::events::{Entry, Events};
+use crate::handover::run::Handovers;
 use crate::net::fds;
 use crate::net::listen::{Bound, ListenError, control_listener};
 use crate::net::resolve::Resolver;
@@ -145,6 +146,7 @@ impl App {
             drain: common.drain.clone(),
             events: common.events.clone(),
             pins: common.pins.clone(),
+            handovers: Handovers::new(clock, common.events.clone(), common.supervisor.clone()),
             services: ArcSwap::default(),
             reload,
             cutover,
@@ -260,6 +262,7 @@ impl App {
             common,
             services,
             retired,
+            controls,
             control: _control,
             ..
         } = self;
@@ -270,6 +273,8 @@ impl App {
         common.events.record(Entry::new("draining", message));
         info!(event = "draining", sessions, ?patience, "draining");
         let ended = async {
+            // First of all, so that nobody waits behind a gate that is to open again.
+            controls.handovers.close().await;
             while common.process.taken() > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
             }
@@ -301,6 +306,9 @@ impl App {
         };
         if !impatient {
             let _ = tokio::time::timeout(CLOSE_WITHIN, closed).await;
+        }
+        if !impatient {
+            let _ = tokio::time::timeout(CLOSE_WITHIN, controls.handovers.close()).await;
         }
         common.supervisor.shut_down().await;
         common.threads.stop();

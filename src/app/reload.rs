@@ -117,6 +117,7 @@ impl App {
         // The sockets first; the old accept loops end only after the new ones have begun.
         let stops: Vec<_> = leaving.iter().map(|r| r.stop_accepting.clone()).collect();
         for running in leaving {
+            self.controls.handovers.cancel(&running.view.name);
             self.retire(running, patience, &mut pool);
         }
         self.services = staying;

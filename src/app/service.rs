@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,11 +15,17 @@ use crate::admin::controls::ServiceControl;
 use crate::clock::Seldom;
 use crate::data::admit::{Admission, Limit};
 use crate::data::metrics::{RoleMetrics, ServiceMetrics};
-use crate::data::table::Table;
+use crate::data::table::{Entry, Stage, Table};
 use crate::data::{Door, Service, listener};
 use crate::drain::{Drain, Phase};
 use crate::gate::Gate;
+use crate::handover::Handover;
+use crate::handover::command::OwnCommand;
+use crate::handover::quiet::{Live, State};
+use crate::handover::run::Subject;
+use crate::monitor::hints::{self, Teller};
 use crate::monitor::metrics::SharedMetrics;
+use crate::monitor::pin::PinReceiver;
 use crate::monitor::run::Publisher;
 use crate::monitor::{Outlet, Report};
 use crate::net::dial::Dialer;
@@ -129,7 +135,7 @@ pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
     let (name, clock) = (spec.name.clone(), common.clock);
     let signal = Signal::new(common.crossings.clone());
     let (writer, topology) = cell::cell(signal.clone(), clock.now());
-    let (hints, hint_receiver) = mpsc::channel(64);
+    let (hints, hint_receiver) = hints::channel(name.clone(), clock, common.events.clone());
     let (pin_sender, pinned) = watch::channel(common.pins.of(&name));
     let (report_sender, report) = watch::channel(Arc::new(Report::empty(clock.now())));
     let links = Links {
@@ -165,6 +171,7 @@ pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
     supervisor.essential_until(done.clone(), "monitor", watching);
     let control = ServiceControl {
         gate: service.gate.clone(),
+        subject: subject(&spec, &service, &report, pin_sender.subscribe()),
         pin: pin_sender,
     };
     let mut running = Running {
@@ -178,6 +185,68 @@ pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
     };
     open_doors(&mut running, &spec, common, (doors, pool));
     running
+}
+
+/// What a forced failover gets to see of a service, and its way.
+fn subject(
+    spec: &ServiceSpec,
+    service: &Service,
+    report: &watch::Receiver<Arc<Report>>,
+    pin: PinReceiver,
+) -> Subject {
+    Subject {
+        service: service.name.clone(),
+        gate: service.gate.clone(),
+        signal: service.signal.clone(),
+        topology: service.topology.clone(),
+        report: report.clone(),
+        pin,
+        hints: service.hints.clone(),
+        dialer: service.dialer.clone(),
+        sessions: sessions(service),
+        how: handover(spec, &*service.wire),
+    }
+}
+
+/// The operator's own way, or the database's.
+fn handover(spec: &ServiceSpec, wire: &dyn Wire) -> Option<Arc<dyn Handover>> {
+    let Some(own) = spec.failover.clone() else {
+        return wire.handover();
+    };
+    Some(Arc::new(OwnCommand {
+        argv: own.command,
+        timeout: own.timeout,
+        dry_run: own.dry_run,
+    }))
+}
+
+/// The sessions on a service's primary. Holds on to them alone: a service that was retired has to end.
+fn sessions(service: &Service) -> Arc<dyn Fn() -> Vec<Live> + Send + Sync> {
+    let (table, topology) = (service.table.clone(), service.topology.clone());
+    Arc::new(move || {
+        let primary = topology.load().primary_addr().cloned();
+        let there = |entry: &Arc<Entry>| {
+            let endpoint = entry.endpoint()?;
+            let (up, down) = entry.bytes();
+            (Some(&endpoint.addr) == primary.as_ref()).then(|| Live {
+                id: entry.id,
+                state: state(entry.stage()),
+                bytes: up + down,
+            })
+        };
+        table.list().iter().filter_map(there).collect()
+    })
+}
+
+fn state(stage: Stage) -> State {
+    match stage {
+        Stage::Waiting | Stage::Idle => State::Idle,
+        Stage::LoggingIn | Stage::InFlight | Stage::InTransaction => State::Busy,
+        Stage::Relaying
+        | Stage::PinnedCompressed
+        | Stage::PinnedEncrypted
+        | Stage::PinnedUnknown => State::Unknown,
+    }
 }
 
 impl Running {
@@ -239,7 +308,7 @@ struct Links {
     signal: Arc<Signal>,
     topology: TopologyReader,
     dialer: Dialer,
-    hints: mpsc::Sender<Addr>,
+    hints: Teller,
 }
 
 fn assemble(spec: &ServiceSpec, common: &Common, links: Links) -> Service {
@@ -306,6 +375,7 @@ fn open_doors(
                 service: running.service.clone(),
                 role,
                 thread,
+                omen: running.service.wire.omen(role),
                 metrics: RoleMetrics::new(&common.registry, &spec.name, role, thread),
             });
             let stop = running.stop_accepting.clone();

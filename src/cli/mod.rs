@@ -3,6 +3,7 @@
 pub mod check;
 pub mod control;
 pub mod events;
+pub mod failover;
 pub mod find;
 pub mod probe;
 pub mod region;
@@ -65,6 +66,8 @@ enum Control {
     Sessions(SessionsArgs),
     /// Show what happened and when, newest last
     Events(EventsArgs),
+    /// Have the database move its primary: nothing that was acknowledged is lost
+    Failover(FailoverArgs),
     /// Make ADDR the primary until `unpin`, whatever the monitor says; survives restarts
     Pin(PinArgs),
     /// Let the monitor decide again
@@ -134,6 +137,25 @@ pub struct EventsArgs {
     pub json: bool,
     #[command(flatten)]
     pub admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct FailoverArgs {
+    pub service: String,
+    /// The new primary [default: the healthy replica that is least behind]
+    #[arg(long, value_name = "ADDR")]
+    pub to: Option<Addr>,
+    /// How long it may take until the switch; then everything is put back
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::admin::command::patience)]
+    pub timeout: std::time::Duration,
+    /// Check everything, say what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The present primary is dead or fenced: promote without it. Refused while it answers
+    #[arg(long)]
+    pub old_primary_gone: bool,
+    #[command(flatten)]
+    pub plain: PlainArgs,
 }
 
 #[derive(Debug, Args)]
@@ -221,6 +243,10 @@ fn control(verb: &Control) -> Result<ExitCode, LoadError> {
                 since: args.since,
             };
             Ok(done_or_failed(events::show(&socket, window, args.json)))
+        }
+        Control::Failover(args) => {
+            let socket = find::admin_socket(&args.plain.admin)?;
+            Ok(failover::run(&socket, args))
         }
         Control::Pin(args) => {
             let command = Command::Pin(args.service.clone(), args.address.clone());

@@ -7,11 +7,11 @@ use super::report::{Bad, Spot};
 use super::table::{Item, Table};
 use super::tls;
 use super::value::{
-    HOUR, boolean, count, duration, listener, mode, one_of, postgres_listener, service_name,
+    HOUR, boolean, count, duration, listener, mode, one_of, postgres_listener, service_name, text,
 };
 use crate::addr::Addr;
 use crate::proto::spec::{
-    InFlight, Limits, ListenSpec, ProtocolKind, ReplicaFallback, ServiceSpec,
+    FailoverSpec, InFlight, Limits, ListenSpec, ProtocolKind, ReplicaFallback, ServiceSpec,
 };
 
 const PROTOCOLS: [(&str, ProtocolKind); 4] = [
@@ -56,7 +56,7 @@ pub fn read(mut table: Table) -> Draft {
     let tls = tls::read(&mut table);
     let found = discovery::read(&mut table, protocol, &tls);
     check_replicas(&table, found.as_ref(), replica.len());
-    table.not_yet("failover", "[service.failover]");
+    let failover = failover(&mut table);
     let in_flight = in_flight(&mut table, protocol);
     table.finish();
 
@@ -83,6 +83,7 @@ pub fn read(mut table: Table) -> Draft {
                     discovery,
                     tls: tls.settings,
                     in_flight,
+                    failover,
                     region: None,
                 }
             });
@@ -92,6 +93,37 @@ pub fn read(mut table: Table) -> Draft {
         targets,
         spec,
     }
+}
+
+/// Of a command: anything but nothing.
+fn argument(item: &Item) -> Result<String, Bad> {
+    let text = text(item)?;
+    match text.is_empty() || text.contains('\0') {
+        true => Err(Bad::new("an argument cannot be empty", "remove it")),
+        false => Ok(text),
+    }
+}
+
+fn failover(service: &mut Table) -> Option<FailoverSpec> {
+    let mut table = service.section("failover");
+    let given = table.given();
+    let help = "the program and its arguments, for example [\"/usr/local/bin/switchover\"]";
+    let command = match given {
+        true => table.need_items("command", help),
+        false => table.items("command", help),
+    };
+    let command = command.map(|items| table.each(items, argument));
+    let second = Duration::from_secs(1);
+    let timeout = table.read("timeout", duration(second..=HOUR));
+    let dry_run = table.read("dry_run", boolean).unwrap_or(false);
+    table.finish();
+    let command: Vec<String> = command?.into_iter().map(|(text, _)| text).collect();
+    let spec = FailoverSpec {
+        command,
+        timeout,
+        dry_run,
+    };
+    (given && !spec.command.is_empty()).then_some(spec)
 }
 
 fn in_flight(table: &mut Table, protocol: Option<ProtocolKind>) -> InFlight {

@@ -11,6 +11,7 @@ use super::relay::{Chunk, Linked};
 use super::{Door, EndReason, refuse};
 use crate::clock::Moment;
 use crate::monitor::backoff::Backoff;
+use crate::monitor::hints::Evidence;
 use crate::net::Stream;
 use crate::net::dial::later;
 use crate::proto::Refusal;
@@ -267,7 +268,7 @@ impl<'a> SetUp<'a> {
                 service.metrics.connect_errors.increment(1);
                 tracing::debug!(service = %service.name, addr = %endpoint.addr, %error, "connect");
                 if !error.is_local() {
-                    service.hint(&endpoint);
+                    service.hint(&endpoint, Evidence::Connect);
                 }
                 Ok(Attempt::Failed)
             }

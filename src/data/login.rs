@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::relay::{Chunk, Linked, Login, Outcome, Unlink};
 use super::{Door, EndReason, refuse};
+use crate::monitor::hints::Evidence;
 use crate::net::Stream;
 use crate::proto::login::{
     ClientEnd, Ends, Leave, LoggedIn, LoginError, LoginFuture, Opening, OpeningFuture, ServerEnd,
@@ -161,7 +162,7 @@ async fn log_in(linked: Linked, opening: &Bytes, door: &Arc<Door>) -> Result<Lin
         Halt::Failed(error) => {
             let server = matches!(error, LoginError::Server(_) | LoginError::ServerNonsense(_));
             if server {
-                door.service.hint(&endpoint);
+                door.service.hint(&endpoint, Evidence::Login);
             }
             if server || matches!(error, LoginError::Refused(_)) {
                 note_failure(door, &endpoint, &error);

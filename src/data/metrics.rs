@@ -5,6 +5,7 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge, Histogram};
 
 use super::EndReason;
+use crate::monitor::hints::Evidence;
 use crate::telemetry::metrics::{Described, Kind, Registry, Tally};
 use crate::topology::Role;
 
@@ -51,6 +52,11 @@ pub const DESCRIBED: &[Described] = &[
         "Connects that failed",
     ),
     Described(
+        "pilotfish_hints_total",
+        Kind::Counter,
+        "Times a session met something for which its server is asked at once",
+    ),
+    Described(
         "pilotfish_accept_errors_total",
         Kind::Counter,
         "Failed accepts: connection (the client's) or resource (this host ran short)",
@@ -64,6 +70,7 @@ pub struct ServiceMetrics {
     pub hold_seconds: Histogram,
     pub connect_seconds: Histogram,
     pub connect_errors: Counter,
+    pub hints: [Counter; Evidence::ALL.len()],
     pub accept_connection_errors: Counter,
     pub accept_resource_errors: Counter,
 }
@@ -84,6 +91,10 @@ impl ServiceMetrics {
             hold_seconds: registry.histogram("pilotfish_hold_seconds", &label),
             connect_seconds: registry.histogram("pilotfish_connect_seconds", &label),
             connect_errors: registry.counter("pilotfish_connect_errors_total", &label),
+            hints: Evidence::ALL.map(|evidence| {
+                let labels = [label[0], ("evidence", evidence.as_str())];
+                registry.counter("pilotfish_hints_total", &labels)
+            }),
             accept_connection_errors: accept("connection"),
             accept_resource_errors: accept("resource"),
         }
@@ -145,6 +156,9 @@ mod tests {
     fn reasons_are_counted_where_they_belong() {
         for (index, reason) in EndReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
+        }
+        for (index, evidence) in Evidence::ALL.iter().enumerate() {
+            assert_eq!(*evidence as usize, index);
         }
     }
 }

@@ -12,15 +12,15 @@ pub mod table;
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
-use crate::addr::Addr;
 use crate::clock::{Clock, Seldom};
 use crate::drain::Drain;
 use crate::gate::Gate;
+use crate::monitor::hints::{Evidence, Teller};
 use crate::net::dial::Dialer;
-use crate::proto::Wire;
 use crate::proto::spec::Limits;
+use crate::proto::{Omen, Wire};
 use crate::signal::Signal;
 use crate::topology::cell::TopologyReader;
 use crate::topology::pick::Fallback;
@@ -41,8 +41,8 @@ pub struct Service {
     pub fallback: Fallback,
     pub dialer: Dialer,
     pub clock: Clock,
-    /// Where to say that an endpoint did not take a connection.
-    pub hints: mpsc::Sender<Addr>,
+    /// Where to say that something is the matter with an endpoint.
+    pub hints: Teller,
     pub admission: Admission,
     /// Who is there.
     pub table: Arc<Table>,
@@ -55,9 +55,9 @@ pub struct Service {
 
 impl Service {
     /// Tells the monitor that something is the matter with `endpoint`: a reason to ask it, not a verdict.
-    pub fn hint(&self, endpoint: &Endpoint) {
-        // A full channel means that the monitor has been told often enough.
-        let _ = self.hints.try_send(endpoint.addr.clone());
+    pub fn hint(&self, endpoint: &Endpoint, evidence: Evidence) {
+        self.metrics.hints[evidence as usize].increment(1);
+        self.hints.tell(&endpoint.addr, evidence);
     }
 }
 
@@ -66,6 +66,8 @@ pub struct Door {
     pub service: Arc<Service>,
     pub role: Role,
     pub thread: usize,
+    /// What to look for in servers' words, where sessions are not followed.
+    pub omen: Option<Omen>,
     pub metrics: RoleMetrics,
 }
 

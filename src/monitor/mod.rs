@@ -6,6 +6,7 @@
 //! [`crate::topology::cell::TopologyWriter`].
 
 pub mod backoff;
+pub mod hints;
 pub mod metrics;
 pub mod pin;
 pub mod probers;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use super::hints::Hints;
 use super::metrics::SharedMetrics;
 use super::pin::{self, PinReceiver};
 use super::{Judge, Report, Verdict};
-use crate::addr::Addr;
 use crate::clock::{Clock, Moment};
 use crate::events::{Entry, Events};
 use crate::gate::{Gate, HoldReason};
@@ -21,8 +21,7 @@ pub struct Outlet {
     pub service: Arc<str>,
     pub clock: Clock,
     pub dialer: Dialer,
-    /// Addresses that failed when a client was to be connected: a hint to probe, not a verdict.
-    pub hints: mpsc::Receiver<Addr>,
+    pub hints: Hints,
     pub publisher: Publisher,
 }
 

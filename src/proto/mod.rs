@@ -20,11 +20,12 @@ use tokio::io::AsyncWriteExt;
 
 use self::login::{ConveyFuture, Ends, LoginFuture, OpeningFuture, ServerEnd};
 use self::track::Farewell;
+use crate::handover::Handover;
 use crate::monitor::Watcher;
 use crate::net::Stream;
 use crate::net::dial::Dialer;
 use crate::net::tls::TlsError;
-use crate::topology::Endpoint;
+use crate::topology::{Endpoint, Role};
 pub use spec::{Discovery, ProtocolKind, ServiceSpec};
 
 /// The protocols there are.
@@ -69,10 +70,19 @@ pub struct Found {
     pub says: String,
 }
 
+/// Whether a read from a server begins with something that only a server says which is not what the
+/// session takes it for: a hint to ask it, not a verdict. Called for every read, so it must cost nothing.
+pub type Omen = fn(&[u8]) -> bool;
+
 /// What one service's wire protocol asks of the data side and of the monitor.
 pub trait Wire: Send + Sync {
     /// Observes the service's servers; its verdicts are what gets published.
     fn watcher(&self) -> Box<dyn Watcher>;
+
+    /// How its primary is moved on request. `None`: only the operator knows a way.
+    fn handover(&self) -> Option<Arc<dyn Handover>> {
+        None
+    }
 
     /// Connects once to everything that the service's config names, for `check --probe`. `dialer`
     /// reaches the databases. Cancel safe: dropping closes all connections.
@@ -90,6 +100,12 @@ pub trait Wire: Send + Sync {
     /// without one. `None`: there is nothing to be said.
     fn opening<'a>(&'a self, client: &'a mut Stream) -> Option<OpeningFuture<'a>> {
         let _ = client;
+        None
+    }
+
+    /// For protocols whose sessions have no [`track::Tracker`]: what to look for in their servers' words.
+    fn omen(&self, role: Role) -> Option<Omen> {
+        let _ = role;
         None
     }
 

@@ -46,8 +46,21 @@ pub struct ServiceSpec {
     pub discovery: Discovery,
     /// TLS to the databases; clients on this host stay plaintext.
     pub tls: TlsSettings,
+    /// The operator's own way to another primary, in place of ours.
+    pub failover: Option<FailoverSpec>,
     /// What a MySQL client hears whose request is in flight when its session must close.
     pub in_flight: InFlight,
+}
+
+/// `[service.failover]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailoverSpec {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// How long it may take; `None`: most of the failover's own time.
+    pub timeout: Option<Duration>,
+    /// It heeds `PILOTFISH_DRY_RUN=1`.
+    pub dry_run: bool,
 }
 
 /// What happens to a request in flight when its session must close.

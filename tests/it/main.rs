@@ -8,6 +8,7 @@ mod kit;
 
 mod failover;
 mod galera;
+mod handover;
 mod liars;
 mod mysql_replication;
 
@@ -19,6 +20,7 @@ mod listeners;
 mod mysql_wire;
 mod mysql_wire_real;
 mod operate;
+mod passive;
 mod resources;
 mod security;
 mod standalone;

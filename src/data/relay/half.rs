@@ -9,6 +9,7 @@ use tokio::io::AsyncWrite;
 use super::buffer::{CHUNK, Chunk};
 use super::splice::Pipe;
 use crate::net::Stream;
+use crate::proto::Omen;
 use crate::proto::track::{Direction, Tracker};
 use crate::signal::{Crossing, Signal};
 use crate::telemetry::metrics::Tally;
@@ -21,6 +22,8 @@ pub struct Passage<'a, P> {
     /// Is shown them.
     pub tracker: Option<&'a mut Box<dyn Tracker>>,
     pub direction: Direction,
+    /// Looks at the beginning of each read.
+    pub omen: Option<Omen>,
 }
 
 impl<P> Passage<'_, P> {
@@ -100,6 +103,7 @@ pub struct Half {
     /// How many of the next bytes may pass without being shown to the tracker.
     blind: u64,
     ended: bool,
+    ominous: bool,
     shut: bool,
     /// Bytes written so far.
     pub total: u64,
@@ -138,6 +142,7 @@ impl Half {
             if ready!(self.poll_read(cx, from, to)).is_err() {
                 return Poll::Ready(Stop::ReadFailed);
             }
+            self.look_at_read(passage.omen);
         }
     }
 
@@ -169,6 +174,18 @@ impl Half {
         self.burst = chunk.is_full();
         self.pending = Some(chunk);
         Poll::Ready(Ok(()))
+    }
+
+    /// A handful of bytes of each read that is not in a pipe: this is on every small request's way.
+    fn look_at_read(&mut self, omen: Option<Omen>) {
+        if let (Some(omen), Some(chunk)) = (omen, &self.pending) {
+            self.ominous |= omen(chunk.rest());
+        }
+    }
+
+    /// Whether a read began with what the omen is for, since the last call.
+    pub fn take_omen(&mut self) -> bool {
+        std::mem::take(&mut self.ominous)
     }
 
     /// Whether the next bytes go through a pipe: many of them, that nobody has to see.

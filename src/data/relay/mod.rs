@@ -22,6 +22,7 @@ use super::table::{Entry, Stage};
 use super::{Door, EndReason, refuse};
 use crate::clock::Moment;
 use crate::gate::HoldReason;
+use crate::monitor::hints::Evidence;
 use crate::net::Stream;
 use crate::proto::track::{Direction, Farewell, SessionState, Tracker};
 use crate::topology::pick::{Standing, standing};
@@ -241,6 +242,9 @@ impl<'a> Relay<'a> {
             return up;
         }
         let down = self.poll_down(cx);
+        if self.down.take_omen() {
+            self.hint();
+        }
         self.entry.set_bytes(self.up.total, self.down.total);
         if down.is_ready() {
             return down;
@@ -269,6 +273,7 @@ impl<'a> Relay<'a> {
             count: &self.door.metrics.bytes_up,
             tracker: self.tracker.as_mut(),
             direction: Direction::Up,
+            omen: None,
         };
         let ends = (&mut self.client, &mut self.upstream);
         let Poll::Ready(stop) = self.up.poll(cx, ends, passage) else {
@@ -301,6 +306,7 @@ impl<'a> Relay<'a> {
             count: &self.door.metrics.bytes_down,
             tracker: self.tracker.as_mut(),
             direction: Direction::Down,
+            omen: self.door.omen,
         };
         let ends = (&mut self.upstream, &mut self.client);
         let Poll::Ready(stop) = self.down.poll(cx, ends, passage) else {
@@ -333,11 +339,16 @@ impl<'a> Relay<'a> {
         self.entry.set_stage(stage.unwrap_or(Stage::Relaying));
     }
 
+    fn hint(&self) {
+        let endpoint = self.place.endpoint();
+        self.door.service.hint(endpoint, Evidence::Answer);
+    }
+
     /// Passes on what the tracker noticed, and says whether a session that is to leave can.
     fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.show_stage();
         if self.tracker.as_mut().is_some_and(|t| t.take_hint()) {
-            self.door.service.hint(self.place.endpoint());
+            self.hint();
         }
         let at_boundary = self.at_boundary();
         match &mut self.finishing {

@@ -2,7 +2,9 @@
 
 pub mod ask;
 pub mod client;
+pub mod failover;
 pub mod node;
+mod omen;
 pub mod resp;
 pub mod role;
 pub mod sentinel;
@@ -15,14 +17,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::failover::{NodesFailover, SentinelFailover};
 use self::sentinel::watch::SentinelWatcher;
 use self::standalone::StandaloneWatcher;
 use super::fixed::{self, FixedWatcher};
 use super::spec::{Discovery, ProtocolKind, RedisSpec, SentinelSpec, ServiceSpec, StaticSpec};
-use super::{Found, Protocol, Refusal, Wire, WireError};
+use super::{Found, Omen, Protocol, Refusal, Wire, WireError};
+use crate::handover::Handover;
 use crate::monitor::Watcher;
 use crate::net::dial::Dialer;
 use crate::net::tls::Connector;
+use crate::topology::Role;
 
 /// The protocol's entry in `PROTOCOLS`.
 pub struct Redis;
@@ -85,6 +90,20 @@ impl Wire for RedisWire {
         }
     }
 
+    fn handover(&self) -> Option<Arc<dyn Handover>> {
+        match &self.finder {
+            Finder::Sentinel { spec, tls } => Some(Arc::new(SentinelFailover {
+                spec: Arc::new((**spec).clone()),
+                tls: tls.clone(),
+            })),
+            Finder::Nodes(spec) => {
+                let spec = Arc::new(spec.clone());
+                Some(Arc::new(NodesFailover { spec }))
+            }
+            Finder::Static(_) => None,
+        }
+    }
+
     fn look_around(&self, dialer: Dialer) -> Pin<Box<dyn Future<Output = Vec<Found>> + Send + '_>> {
         Box::pin(async move {
             match &self.finder {
@@ -116,6 +135,10 @@ impl Wire for RedisWire {
 
     fn client_speaks_first(&self) -> bool {
         true
+    }
+
+    fn omen(&self, role: Role) -> Option<Omen> {
+        Some(omen::for_role(role))
     }
 
     fn server_half_closes(&self) -> bool {
