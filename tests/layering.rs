@@ -231,7 +231,7 @@ const PURE: &[&str] = &[
     "dns/verify/chain.rs",
     "cutover/spec.rs",
     "cutover/network.rs",
-    "cutover/plan.rs",
+    "cutover/plan/",
     "cutover/gate/judge.rs",
     "cutover/gate/mod.rs",
     "cutover/machine/",

@@ -367,3 +367,6 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

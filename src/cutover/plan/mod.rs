@@ -316,3 +316,6 @@ impl Plan {
         self.sets.iter().map(swap).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
