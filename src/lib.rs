@@ -15,10 +15,12 @@
 //! - [`handover`]: forced failover: the database is asked for another primary, step by step, and back
 //! - [`proto`]: what is special about each wire protocol, and how its primary is found
 //! - [`events`]: what happened and when, for operators
+//! - [`cutover`]: a site's move to another region: locks, hooks, word to others
 //! - [`dns`]: the records that lead to a region, at whichever provider, and the proof that they are served
 //! - [`cutover`]: moving a site to another region by changing them, with checks before and proof after
 //! - [`telemetry`]: health, metrics and log
 //! - [`admin`], [`cli`]: the admin socket and the command line that talks to it
+//! - [`command`]: operators' own commands, run and bounded
 //! - [`addr`], [`clock`], [`secret`]: small words that everybody uses
 //!
 //! Decisions are pure: [`topology::reduce`], [`topology::pick`] and the judges of [`proto`] read no

@@ -13,6 +13,7 @@ use crate::admin::status::{ServiceStatus, Status, status};
 use crate::cutover::desk::Desk;
 use crate::cutover::feed::Feed;
 use crate::cutover::gate::judge::ServiceFact;
+use crate::cutover::lock;
 use crate::cutover::metrics::CutoverMetrics;
 use crate::cutover::spec::CutoverSpec;
 use crate::cutover::tools::Tools;
@@ -39,12 +40,14 @@ pub(super) fn open(
     let provider = dns::provider(&spec.dns, &env).map_err(|error| failed(error.to_string()))?;
     let verify = spec.verify_with(&system_resolvers());
     let verifier = Verifier::new(verify, env.clone()).map_err(|error| failed(error.to_string()))?;
+    let lock = spec.lock.as_ref().map(|spec| lock::lock(spec, &env)).transpose();
+    let lock = lock.map_err(|error| failed(format!("lock: {error}")))?;
     let tools = Tools {
         spec: spec.clone(),
         env,
         provider,
         verifier,
-        lock: None,
+        lock,
         world: Arc::new(Here {
             surface: surface.clone(),
         }),

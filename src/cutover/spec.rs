@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::lock::LockSpec;
 use super::network::Network;
+use super::notify::NotifySpec;
 use crate::addr::Addr;
 use crate::dns::record::{Key, RecordType, Records, RrSet, Values, records};
 use crate::dns::spec::{DnsSpec, VerifySpec};
@@ -46,6 +48,10 @@ pub struct CutoverSpec {
     pub fence: FenceSpec,
     /// In this order.
     pub promote: Vec<PromoteSpec>,
+    /// `None`: this is the only sidecar that moves the site.
+    pub lock: Option<LockSpec>,
+    /// Who is told when a run begins and ends.
+    pub notify: Option<NotifySpec>,
 }
 
 /// `[[cutover.region]]`.

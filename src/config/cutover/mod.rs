@@ -83,6 +83,8 @@ pub fn read(root: &mut Table, services: &[Draft]) -> Option<CutoverSpec> {
         hooks,
         fence,
         promote,
+        lock: None,
+        notify: None,
     };
     every_region_fits(report, &spec, &regions);
     Some(spec)

@@ -68,6 +68,8 @@ pub fn spec(v6: bool) -> CutoverSpec {
         hooks: Vec::new(),
         fence: crate::cutover::spec::FenceSpec::default(),
         promote: Vec::new(),
+        lock: None,
+        notify: None,
     }
 }
 

@@ -52,6 +52,11 @@ impl Lease {
         })
     }
 
+    /// When it has to be renewed.
+    pub fn due(&self) -> Moment {
+        self.due
+    }
+
     /// `None`: nobody gives one.
     pub fn epoch(&self) -> Option<u64> {
         self.held.as_ref().map(|held| held.epoch)
@@ -101,9 +106,9 @@ fn unavailable() -> LockError {
 }
 
 /// Until it has to be renewed; never without one. Cancel safe.
-pub async fn due(lease: Option<&Lease>, tools: &Tools) {
-    match lease {
-        Some(lease) => sleep_until(tools.env.clock.instant(lease.due)).await,
+pub async fn due(at: Option<Moment>, tools: &Tools) {
+    match at {
+        Some(at) => sleep_until(tools.env.clock.instant(at)).await,
         None => std::future::pending().await,
     }
 }

@@ -89,7 +89,7 @@ impl Runner {
         // The file is free before anybody hears that it is over.
         drop(self.journal.take());
         match driven {
-            Ok(()) => self.ended(),
+            Ok(()) => self.ended().await,
             Err(halt) => {
                 error!(event = "cutover-halted", run = self.run, "{halt}");
                 self.halted(&halt);
@@ -159,7 +159,7 @@ impl Runner {
             tokio::select! {
                 event = &mut doing => return Ok(event),
                 Some(word) = self.words.recv(), if patient => return Ok(word),
-                () = lease::due(self.lease.as_ref(), &tools) => {
+                () = lease::due(self.lease.as_ref().map(Lease::due), &tools) => {
                     if let Some(lease) = &mut self.lease
                         && let Err(why) = lease.renew(&tools).await
                     {
@@ -189,7 +189,12 @@ impl Runner {
                 Err(other) => self.lock = Err(other.to_string()),
             }
         }
-        let observed = match tools.provider.read(&tools.spec.watched()).await {
+        // Others need not be waited for.
+        let (read, ()) = tokio::join!(
+            async { tools.provider.read(&tools.spec.watched()).await },
+            say::notify(&tools, "cutover-started", "begun", &state)
+        );
+        let observed = match read {
             Ok(observed) => observed,
             Err(error) => return failed(&error.to_string()),
         };

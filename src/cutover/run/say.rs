@@ -5,6 +5,7 @@ use tracing::info;
 use super::actions::Job;
 use super::{Halt, Runner};
 use crate::cutover::feed::{Line, Outcome};
+use crate::cutover::notify::{self, Message};
 use crate::cutover::machine::{End, Event, Left, Phase, State};
 use crate::cutover::tools::{Tools, shortened};
 use crate::events::Entry;
@@ -66,7 +67,7 @@ impl Runner {
     }
 
     /// It is over, or waits for a human.
-    pub(super) fn ended(&self) {
+    pub(super) async fn ended(self) {
         let Some(state) = &self.state else { return };
         let tools = &self.tools;
         tools.metrics.unfinished(!state.is_over());
@@ -83,13 +84,14 @@ impl Runner {
         let message = format!("{}: {word} {why}", state.order.to);
         tools.events.record(Entry::new("cutover-ended", message));
         let text = match why {
-            "" => word,
+            "" => word.clone(),
             why => format!("{word}: {why}"),
         };
         tools.feed.say(Line {
             result: Some(outcome),
-            ..line(tools, &self.run, state, text)
+            ..line(tools, &self.run, state, text.clone())
         });
+        notify(tools, &format!("cutover-{word}"), &text, state).await;
     }
 
     pub(super) fn halted(&self, halt: &Halt) {
@@ -136,6 +138,31 @@ fn outcome(state: &State) -> Outcome {
         finish: state.finish.clone(),
         notes: state.notes.clone(),
     }
+}
+
+/// Tells others; bounded in time, and nothing depends on it.
+pub(super) async fn notify(tools: &Tools, event: &str, text: &str, state: &State) {
+    let Some(spec) = &tools.spec.notify else {
+        return;
+    };
+    let plan = state.plan.as_ref();
+    let message = Message {
+        text: shortened(&format!(
+            "{} to {} from {}: {text}",
+            state.order.way.as_str(),
+            state.order.to,
+            tools.sidecar
+        )),
+        event: event.to_owned(),
+        name: tools.sidecar.clone(),
+        from: plan.and_then(|plan| plan.from.clone()),
+        to: Some(state.order.to.clone()),
+        reason: state.order.reason.clone(),
+        plan: plan.map(|plan| plan.digest.clone()),
+        epoch: plan.map(|plan| plan.epoch),
+        time: tools.time(),
+    };
+    notify::notify(spec, &message).await;
 }
 
 /// An event for people.
