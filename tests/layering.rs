@@ -238,7 +238,7 @@ const PURE: &[&str] = &[
     "cutover/spec.rs",
     "cutover/network.rs",
     "cutover/plan/",
-    "cutover/gate/judge.rs",
+    "cutover/gate/judge/",
     "cutover/gate/mod.rs",
     "cutover/machine/",
     "cutover/journal/line.rs",

@@ -167,9 +167,10 @@ async fn carried_out(desk: &Arc<Desk>, region: Region, by: By) -> Result<Answer,
         Region::Cutover(wish) => desk.start(wish.wish(Way::Cutover), by).await?,
         Region::Failback(wish) => desk.start(wish.wish(Way::Failback), by).await?,
         Region::Resume => desk.go_on(Event::Resumed { by }).await?,
-        Region::Rollback(Back { reason, give_up: false }) => {
-            desk.go_on(Event::RollbackAsked { by, reason }).await?
-        }
+        Region::Rollback(Back {
+            reason,
+            give_up: false,
+        }) => desk.go_on(Event::RollbackAsked { by, reason }).await?,
         Region::Rollback(Back { reason, .. }) => {
             let reason = reason.unwrap_or_else(|| "settled by hand".to_owned());
             desk.go_on(Event::GivenUp { by, reason }).await?
@@ -236,7 +237,10 @@ mod tests {
                 method: &other,
                 ..asked
             };
-            assert!(matches!(Command::parse(&asked), Err(Unknown::Method { .. })));
+            assert!(matches!(
+                Command::parse(&asked),
+                Err(Unknown::Method { .. })
+            ));
         }
         let asked = |path: &'static str, body: &'static [u8]| Asked {
             method: &Method::POST,
@@ -245,9 +249,15 @@ mod tests {
             body,
         };
         let empty = Command::parse(&asked("/v1/region/rollback", b""));
-        assert_eq!(empty, Ok(Command::Region(Region::Rollback(Back::default()))));
+        assert_eq!(
+            empty,
+            Ok(Command::Region(Region::Rollback(Back::default())))
+        );
         let odd = Command::parse(&asked("/v1/region/cutover", b"{\"too\":1}"));
         assert!(matches!(odd, Err(Unknown::Content(_))), "{odd:?}");
-        assert_eq!(Command::parse(&asked("/v1/region/x", b"")), Err(Unknown::Path));
+        assert_eq!(
+            Command::parse(&asked("/v1/region/x", b"")),
+            Err(Unknown::Path)
+        );
     }
 }

@@ -40,7 +40,11 @@ pub(super) fn open(
     let provider = dns::provider(&spec.dns, &env).map_err(|error| failed(error.to_string()))?;
     let verify = spec.verify_with(&system_resolvers());
     let verifier = Verifier::new(verify, env.clone()).map_err(|error| failed(error.to_string()))?;
-    let lock = spec.lock.as_ref().map(|spec| lock::lock(spec, &env)).transpose();
+    let lock = spec
+        .lock
+        .as_ref()
+        .map(|spec| lock::lock(spec, &env))
+        .transpose();
     let lock = lock.map_err(|error| failed(format!("lock: {error}")))?;
     let tools = Tools {
         spec: spec.clone(),
@@ -70,7 +74,9 @@ fn system_resolvers() -> Vec<SocketAddr> {
         return Vec::new();
     };
     let servers = config.name_servers().iter();
-    servers.map(|server| SocketAddr::new(server.ip, 53)).collect()
+    servers
+        .map(|server| SocketAddr::new(server.ip, 53))
+        .collect()
 }
 
 /// This process.
@@ -126,7 +132,9 @@ impl World for Here {
                     true => Command::Pause(name),
                     false => Command::Resume(name),
                 };
-                let (code, _) = client::ask(admin, &command).await.map_err(|e| e.to_string())?;
+                let (code, _) = client::ask(admin, &command)
+                    .await
+                    .map_err(|e| e.to_string())?;
                 if code != 200 {
                     return Err(format!("it answered {code} about {}", service.name));
                 }
@@ -139,7 +147,9 @@ impl World for Here {
 }
 
 async fn remote(admin: &Path) -> Result<Status, String> {
-    let (code, body) = client::ask(admin, &Command::Status).await.map_err(|e| e.to_string())?;
+    let (code, body) = client::ask(admin, &Command::Status)
+        .await
+        .map_err(|e| e.to_string())?;
     match code {
         200 => serde_json::from_slice(&body).map_err(|error| error.to_string()),
         code => Err(format!("it answered {code}")),
@@ -152,7 +162,10 @@ fn fact(service: &ServiceStatus) -> ServiceFact {
         name: service.name.clone(),
         required: service.required,
         proven: service.primary.is_some(),
-        lag: replicas().filter_map(|one| one.lag_seconds).min().map(Duration::from_secs),
+        lag: replicas()
+            .filter_map(|one| one.lag_seconds)
+            .min()
+            .map(Duration::from_secs),
         lag_bytes: replicas().filter_map(|one| one.lag_bytes).min(),
         why: service.reason.clone(),
     }

@@ -140,7 +140,9 @@ impl App {
         surface.set_config_text(config::mask::passwords(&text));
         let (reload, reloads) = mpsc::channel(8);
         let cutover = config.cutover.as_ref();
-        let cutover = cutover.map(|spec| cutover::open(spec, &common, &surface)).transpose()?;
+        let cutover = cutover
+            .map(|spec| cutover::open(spec, &common, &surface))
+            .transpose()?;
         let controls = Arc::new(Controls {
             surface: surface.clone(),
             drain: common.drain.clone(),

@@ -169,7 +169,10 @@ impl Desk {
         let opened = tokio::task::spawn_blocking(move || {
             let (writer, runs, torn) = Writer::open(&dir)?;
             if torn {
-                tracing::warn!(event = "cutover-journal", "cut a last line that was not written whole");
+                tracing::warn!(
+                    event = "cutover-journal",
+                    "cut a last line that was not written whole"
+                );
             }
             // What is unfinished stays where it is.
             let writer = match runs.last().is_some_and(|run| !run.state.is_over()) {
@@ -321,7 +324,11 @@ impl Desk {
 
     /// What has been sent is finished or taken back also when nobody can be asked for the lock.
     async fn lease(&self, run: &Run) -> Result<Option<Lease>, Refusal> {
-        let purpose = format!("{} to {}, again", run.state.order.way.as_str(), run.state.order.to);
+        let purpose = format!(
+            "{} to {}, again",
+            run.state.order.way.as_str(),
+            run.state.order.to
+        );
         match Lease::acquire(&self.tools, &purpose, None).await {
             Ok(lease) => Ok(Some(lease)),
             Err(LockError::Unavailable(why)) if run.state.touched => {

@@ -74,7 +74,14 @@ mod tests {
             let network: Network = network.parse().unwrap();
             assert_eq!(network.contains(ip.parse().unwrap()), is, "{network} {ip}");
         }
-        for bad in ["", "x", "192.0.2.0/33", "::/129", "192.0.2.0/", "192.0.2.0/-1"] {
+        for bad in [
+            "",
+            "x",
+            "192.0.2.0/33",
+            "::/129",
+            "192.0.2.0/",
+            "192.0.2.0/-1",
+        ] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
     }

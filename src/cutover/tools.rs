@@ -56,7 +56,12 @@ impl Tools {
         };
         match command::run(&command, env).await {
             Ok(outcome) => {
-                let said = outcome.output_tail.lines().last().unwrap_or_default().to_owned();
+                let said = outcome
+                    .output_tail
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .to_owned();
                 let why = match (outcome.success(), said.is_empty()) {
                     (true, true) => "ended well".to_owned(),
                     (true, false) => said,
@@ -90,7 +95,10 @@ impl Tools {
             ("PILOTFISH_TO", to),
             ("PILOTFISH_EPOCH", epoch),
             ("PILOTFISH_DIGEST", digest),
-            ("PILOTFISH_REASON", state.order.reason.clone().unwrap_or_default()),
+            (
+                "PILOTFISH_REASON",
+                state.order.reason.clone().unwrap_or_default(),
+            ),
             ("PILOTFISH_SIDECAR", self.sidecar.clone()),
         ]
         .map(|(key, value)| (key.to_owned(), value.replace('\0', " ")))

@@ -93,14 +93,22 @@ fn killed_at_every_line_it_goes_on_or_back() {
             });
         }
     }
-    let missing: Vec<&String> = all.iter().filter(|one| !killed_after.contains(*one)).collect();
+    let missing: Vec<&String> = all
+        .iter()
+        .filter(|one| !killed_after.contains(*one))
+        .collect();
     // Some lines follow each other faster than anybody can kill.
-    assert!(missing.len() * 2 < all.len(), "never killed right after {missing:?}");
+    assert!(
+        missing.len() * 2 < all.len(),
+        "never killed right after {missing:?}"
+    );
 }
 
 fn go_on(site: &Site, sidecar: &Sidecar, verb: &str, before: &[String]) {
-    let over = matches!(before.last().map(String::as_str), Some("hook-ran" | "released"))
-        && before.iter().any(|event| event == "converged");
+    let over = matches!(
+        before.last().map(String::as_str),
+        Some("hook-ran" | "released")
+    ) && before.iter().any(|event| event == "converged");
     let status = region(sidecar, &["status", "--json"]).json();
     assert_eq!(status["run"].is_null(), over, "{before:?} {status:#}");
     let mut args = vec![verb];
@@ -116,7 +124,11 @@ fn go_on(site: &Site, sidecar: &Sidecar, verb: &str, before: &[String]) {
     assert_eq!(said.code, if over { 3 } else { 0 }, "{before:?} {said:?}");
     for server in [site.primary.addr, site.secondary.addr] {
         let served = site.served(server);
-        assert_eq!(served, wanted.map(|value| vec![value.to_owned()]), "{before:?}");
+        assert_eq!(
+            served,
+            wanted.map(|value| vec![value.to_owned()]),
+            "{before:?}"
+        );
     }
     let fenced = site.dir.join("fenced").exists();
     assert_eq!(fenced, wanted == NEW, "{before:?}");
@@ -135,7 +147,9 @@ fn a_torn_line_is_cut_and_damage_is_refused() {
     sidecar.restart().unwrap();
     let said = region(&sidecar, &["resume"]);
     assert_eq!(said.code, 0, "{said:?}");
-    sidecar.wait_log("not written whole", Duration::from_secs(10)).unwrap();
+    sidecar
+        .wait_log("not written whole", Duration::from_secs(10))
+        .unwrap();
 
     let mut bytes = std::fs::read(site.journal()).unwrap();
     bytes[40] ^= 1;
@@ -146,5 +160,10 @@ fn a_torn_line_is_cut_and_damage_is_refused() {
     sidecar.server().kill().unwrap();
     sidecar.restart().unwrap();
     let health = sidecar.wait_health("health to say it", LONG, |h| h["status"] == "degraded");
-    assert!(health.unwrap()["reason"].as_str().unwrap().contains("damaged"));
+    assert!(
+        health.unwrap()["reason"]
+            .as_str()
+            .unwrap()
+            .contains("damaged")
+    );
 }

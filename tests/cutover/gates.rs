@@ -21,7 +21,10 @@ fn fails(site: &Site, sidecar: &Sidecar, gate: &str, part: &str) {
     let body = r#"{"to": "rbx"}"#;
     let answer = sidecar.admin("POST", "/v1/region/cutover", body).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(answer.body.contains("\"refused\"") && answer.body.contains("\"exit\":3"), "{answer:?}");
+    assert!(
+        answer.body.contains("\"refused\"") && answer.body.contains("\"exit\":3"),
+        "{answer:?}"
+    );
     assert_eq!(site.serial(), serial, "{gate}");
 }
 
@@ -38,21 +41,37 @@ fn target_check() {
     let sidecar = site.sidecar(&site.section());
     site.target_says(503);
     fails(&site, &sidecar, "target-check", "503");
-    let metric = sidecar.metric("cutover_gate", &[("gate", "target-check")]).unwrap();
+    let metric = sidecar
+        .metric("cutover_gate", &[("gate", "target-check")])
+        .unwrap();
     assert!((metric - 2.0).abs() < 0.1, "{metric}");
 
     // Recorded with its reason, which it needs.
-    let over = ["cutover", "--to", "rbx", "--yes", "--override", "target-check"];
+    let over = [
+        "cutover",
+        "--to",
+        "rbx",
+        "--yes",
+        "--override",
+        "target-check",
+    ];
     let said = region(&sidecar, &over);
     assert_eq!(said.code, 2, "{said:?}");
-    let said = region(&sidecar, &[&over[..], &["--reason", "its balancer lies"]].concat());
+    let said = region(
+        &sidecar,
+        &[&over[..], &["--reason", "its balancer lies"]].concat(),
+    );
     assert_eq!(said.code, 0, "{said:?}");
     let history = region(&sidecar, &["history", "--json"]).json();
     let run = history.as_array().unwrap().last().unwrap();
     assert_eq!(run["reason"], "its balancer lies");
     assert_eq!(run["overrides"], serde_json::json!(["target-check"]));
     let verdicts = run["verdicts"].as_array().unwrap();
-    assert!(verdicts.iter().any(|v| v["gate"] == "target-check" && v["overridden"] == true));
+    assert!(
+        verdicts
+            .iter()
+            .any(|v| v["gate"] == "target-check" && v["overridden"] == true)
+    );
 }
 
 #[test]
@@ -75,7 +94,12 @@ fn target_data() {
 #[test]
 fn old_region_fenced() {
     check(
-        |_, section| section.replace("proof = [\"true\"]", "proof = [\"sh\", \"-c\", \"echo it lives; false\"]"),
+        |_, section| {
+            section.replace(
+                "proof = [\"true\"]",
+                "proof = [\"sh\", \"-c\", \"echo it lives; false\"]",
+            )
+        },
         "old-region-fenced",
         "it lives",
     );
@@ -91,7 +115,12 @@ fn records_expected() {
     let site = Site::start();
     let sidecar = site.sidecar(&site.section());
     site.editor().set(&both(["192.0.2.10", "2001:db8::20"], 2));
-    fails(&site, &sidecar, "records-expected", "shop.example.com AAAA is 2001:db8::20 (rbx)");
+    fails(
+        &site,
+        &sidecar,
+        "records-expected",
+        "shop.example.com AAAA is 2001:db8::20 (rbx)",
+    );
 }
 
 #[test]
@@ -109,13 +138,23 @@ fn negative_ttl() {
     let section = site.section().replace("AAAA = [\"2001:db8::10\"]\n", "");
     let section = section.replace("ttl = 2\n", "ttl = 2\nttl_ceiling = 3\n");
     let sidecar = site.sidecar(&section);
-    fails(&site, &sidecar, "negative-ttl", "shop.example.com AAAA appears");
+    fails(
+        &site,
+        &sidecar,
+        "negative-ttl",
+        "shop.example.com AAAA appears",
+    );
 }
 
 #[test]
 fn name_servers() {
     check(
-        |_, section| section.replace("name = \"gra\"", "name = \"gra\"\nnetworks = [\"127.0.0.0/8\"]"),
+        |_, section| {
+            section.replace(
+                "name = \"gra\"",
+                "name = \"gra\"\nnetworks = [\"127.0.0.0/8\"]",
+            )
+        },
         "name-servers",
         "all of them are inside the old region",
     );
@@ -134,7 +173,9 @@ fn credentials() {
     );
     // A key that nobody knows cannot even read.
     let site = Site::start();
-    let section = site.section().replace("key_name = \"cutover\"", "key_name = \"nobody\"");
+    let section = site
+        .section()
+        .replace("key_name = \"cutover\"", "key_name = \"nobody\"");
     let sidecar = site.sidecar(&section);
     let said = region(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
     assert_eq!(said.code, 1, "{said:?}");
@@ -144,7 +185,9 @@ fn credentials() {
 #[test]
 fn cooldown() {
     let site = Site::start();
-    let section = site.section().replace("cooldown = \"0s\"", "cooldown = \"1h\"");
+    let section = site
+        .section()
+        .replace("cooldown = \"0s\"", "cooldown = \"1h\"");
     let section = section.replace("soak = \"0s\"", "soak = \"2h\"");
     let sidecar = site.sidecar(&section);
     let said = region(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
@@ -152,14 +195,20 @@ fn cooldown() {
     site.editor().set(&both(crate::stage::OLD, 2));
     fails(&site, &sidecar, "cooldown", "the cooldown is 3600 s");
     let preview = region(&sidecar, &["plan", "--failback", "--to", "rbx", "--json"]).json();
-    assert!(verdict(&preview, "cooldown").1.contains("the soak is 7200 s"), "{preview:#}");
+    assert!(
+        verdict(&preview, "cooldown")
+            .1
+            .contains("the soak is 7200 s"),
+        "{preview:#}"
+    );
 }
 
 #[test]
 fn an_operators_own() {
     check(
         |_, section| {
-            section + "[[cutover.gate]]\nname = \"backup-fresh\"\ncommand = [\"sh\", \"-c\", \"echo $PILOTFISH_TO is old; exit 1\"]\n"
+            section
+                + "[[cutover.gate]]\nname = \"backup-fresh\"\ncommand = [\"sh\", \"-c\", \"echo $PILOTFISH_TO is old; exit 1\"]\n"
         },
         "backup-fresh",
         "rbx is old",

@@ -21,7 +21,10 @@ fn both_families_move_together_and_come_back() {
     assert_eq!(preview["plan"]["sets"][0]["new"]["values"][0], NEW[0]);
     assert_eq!(site.serial(), serial);
     let log = site.primary.server.log().unwrap();
-    let asked = |value: &str| log.lines().any(|line| line.contains("updating") && line.contains(value));
+    let asked = |value: &str| {
+        log.lines()
+            .any(|line| line.contains("updating") && line.contains(value))
+    };
     assert!(!NEW.iter().any(|value| asked(value)), "{log}");
     assert!(!site.journal().exists());
 
@@ -30,7 +33,10 @@ fn both_families_move_together_and_come_back() {
     assert_eq!(unasked.code, 3, "{unasked:?}");
     assert_eq!(site.serial(), serial);
 
-    let moved = region(&sidecar, &["cutover", "--to", "rbx", "--yes", "--reason", "a drill"]);
+    let moved = region(
+        &sidecar,
+        &["cutover", "--to", "rbx", "--yes", "--reason", "a drill"],
+    );
     assert_eq!(moved.code, 0, "{moved:?}");
     for server in [site.primary.addr, site.secondary.addr] {
         let served = site.served(server);
@@ -41,9 +47,15 @@ fn both_families_move_together_and_come_back() {
     let history = region(&sidecar, &["history", "--json"]).json();
     let run = &history[0];
     assert_eq!(run["outcome"], "done", "{run:#}");
-    assert_eq!((&run["reason"], &run["from"]), (&"a drill".into(), &"gra".into()));
+    assert_eq!(
+        (&run["reason"], &run["from"]),
+        (&"a drill".into(), &"gra".into())
+    );
     let line = |name: &str| run["finish"][name].as_str().unwrap_or_default().to_owned();
-    assert!(!line("accepted").is_empty() && line("accepted") <= line("served"), "{run:#}");
+    assert!(
+        !line("accepted").is_empty() && line("accepted") <= line("served"),
+        "{run:#}"
+    );
     assert!(line("served") < line("converged"), "{run:#}");
     // A primary never says that its secondaries have a change.
     assert_eq!(run["finish"]["deployed"], serde_json::Value::Null);
@@ -61,10 +73,20 @@ fn both_families_move_together_and_come_back() {
     assert!(back.err.contains("target-data"), "{back:?}");
     let back = region(
         &sidecar,
-        &["failback", "--yes", "--override", "target-data", "--reason", "a drill"],
+        &[
+            "failback",
+            "--yes",
+            "--override",
+            "target-data",
+            "--reason",
+            "a drill",
+        ],
     );
     assert_eq!(back.code, 0, "{back:?}");
-    assert_eq!(site.served(site.primary.addr), OLD.map(|value| vec![value.to_owned()]));
+    assert_eq!(
+        site.served(site.primary.addr),
+        OLD.map(|value| vec![value.to_owned()])
+    );
     let history = region(&sidecar, &["history", "--json"]).json();
     assert_eq!(history[1]["way"], "failback");
     assert_eq!(history[1]["overrides"], serde_json::json!(["target-data"]));
@@ -77,7 +99,10 @@ fn nothing_secret(site: &Site, sidecar: &pilotfish_harness::sidecar::Sidecar) {
     use std::os::unix::fs::PermissionsExt;
     let journal = std::fs::read_to_string(site.journal()).unwrap();
     assert!(journal.lines().count() > 10, "{journal}");
-    let mode = std::fs::metadata(site.journal()).unwrap().permissions().mode();
+    let mode = std::fs::metadata(site.journal())
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     let texts = [
         journal,
@@ -105,7 +130,10 @@ fn somebody_who_edits_at_the_same_moment_is_not_overwritten() {
     for _ in 0..2 {
         site.faults.add(On::Write, Fault::Nothing);
     }
-    site.faults.add(On::Write, Fault::Meanwhile(Box::new(move || editor.set(&edit))));
+    site.faults.add(
+        On::Write,
+        Fault::Meanwhile(Box::new(move || editor.set(&edit))),
+    );
     let said = region(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
     assert_eq!(said.code, 3, "{said:?}");
     assert_eq!(site.served(site.primary.addr)[0], ["192.0.2.99"]);
@@ -116,7 +144,16 @@ fn somebody_who_edits_at_the_same_moment_is_not_overwritten() {
     let (says, why) = verdict(&preview, "records-expected");
     assert_eq!(says, "fail", "{why}");
     for gate in ["records-expected", "one-region-on"] {
-        let args = ["cutover", "--to", "rbx", "--yes", "--override", gate, "--reason", "x"];
+        let args = [
+            "cutover",
+            "--to",
+            "rbx",
+            "--yes",
+            "--override",
+            gate,
+            "--reason",
+            "x",
+        ];
         let said = region(&sidecar, &args);
         assert_eq!(said.code, 3, "{said:?}");
         assert!(said.err.contains("cannot be overridden"), "{said:?}");
@@ -138,7 +175,10 @@ fn an_answer_that_is_lost_is_read_and_not_sent_again() {
     assert_eq!(site.serial(), serial + 1);
     assert_eq!(site.faults.writes(), 3, "sent once");
     let journal = std::fs::read_to_string(site.journal()).unwrap();
-    assert!(journal.contains("\"unsettled\"") && journal.contains("\"settled\""), "{journal}");
+    assert!(
+        journal.contains("\"unsettled\"") && journal.contains("\"settled\""),
+        "{journal}"
+    );
 }
 
 #[test]

@@ -6,27 +6,43 @@ use pilotfish_harness::wait;
 use crate::stage::{LONG, NEW, OLD, Site, region};
 
 const OVERRIDE: [&str; 7] = [
-    "cutover", "--to", "rbx", "--yes", "--override", "name-servers", "--reason",
+    "cutover",
+    "--to",
+    "rbx",
+    "--yes",
+    "--override",
+    "name-servers",
+    "--reason",
 ];
 
 #[test]
 fn a_dead_secondary_leaves_it_to_a_human_who_goes_on_when_it_is_back() {
     let site = Site::start();
-    let section = site.section().replace("served_within = \"20s\"", "served_within = \"2s\"");
+    let section = site
+        .section()
+        .replace("served_within = \"20s\"", "served_within = \"2s\"");
     let sidecar = site.sidecar(&section);
     site.secondary.server.kill().unwrap();
     let said = region(&sidecar, &[&OVERRIDE[..], &["it burns"]].concat());
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.out.contains("needs-human") && said.out.contains("ns2.example.com"), "{said:?}");
+    assert!(
+        said.out.contains("needs-human") && said.out.contains("ns2.example.com"),
+        "{said:?}"
+    );
 
     // It is said everywhere, and health stays good enough for a load balancer.
     let status = region(&sidecar, &["status", "--json"]).json();
     assert_eq!(status["run"]["phase"], "needs-human", "{status:#}");
     assert_eq!(status["running"], false);
     let health = sidecar
-        .wait_health("health to say it", LONG, |health| health["status"] == "degraded")
+        .wait_health("health to say it", LONG, |health| {
+            health["status"] == "degraded"
+        })
         .unwrap();
-    assert!(health["reason"].as_str().unwrap().contains("needs a human"), "{health}");
+    assert!(
+        health["reason"].as_str().unwrap().contains("needs a human"),
+        "{health}"
+    );
     assert_eq!(sidecar.http_get("/healthz").unwrap().status, 200);
     assert!((sidecar.metric("cutover_unfinished", &[]).unwrap() - 1.0).abs() < 0.1);
 
@@ -54,7 +70,9 @@ fn a_dead_secondary_leaves_it_to_a_human_who_goes_on_when_it_is_back() {
 #[test]
 fn a_secondary_that_lags_is_named_and_the_way_back_is_proven_too() {
     let site = Site::with(&["shop 2 A 192.0.2.10", "shop 2 AAAA 2001:db8::10"], true);
-    let section = site.section().replace("served_within = \"20s\"", "served_within = \"2s\"");
+    let section = site
+        .section()
+        .replace("served_within = \"20s\"", "served_within = \"2s\"");
     let sidecar = site.sidecar(&section);
     let said = region(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
     assert_eq!(said.code, 1, "{said:?}");
@@ -73,11 +91,19 @@ fn a_secondary_that_lags_is_named_and_the_way_back_is_proven_too() {
 #[test]
 fn a_human_may_take_it_over() {
     let site = Site::with(&["shop 2 A 192.0.2.10", "shop 2 AAAA 2001:db8::10"], true);
-    let section = site.section().replace("served_within = \"20s\"", "served_within = \"1s\"");
+    let section = site
+        .section()
+        .replace("served_within = \"20s\"", "served_within = \"1s\"");
     let sidecar = site.sidecar(&section);
-    assert_eq!(region(&sidecar, &["cutover", "--to", "rbx", "--yes"]).code, 1);
+    assert_eq!(
+        region(&sidecar, &["cutover", "--to", "rbx", "--yes"]).code,
+        1
+    );
     let serial = site.serial();
-    let said = region(&sidecar, &["rollback", "--give-up", "--yes", "--reason", "done by hand"]);
+    let said = region(
+        &sidecar,
+        &["rollback", "--give-up", "--yes", "--reason", "done by hand"],
+    );
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(site.serial(), serial);
     wait::until_true("health to forget it", LONG, || {
@@ -92,9 +118,14 @@ fn an_operator_turns_back_while_it_waits() {
     let sidecar = site.sidecar(&site.section());
     let mut moving = crate::stage::command(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
     let moving = moving.stdout(std::process::Stdio::null()).spawn();
-    sidecar.wait_log("never says when a change is deployed", LONG).unwrap();
+    sidecar
+        .wait_log("never says when a change is deployed", LONG)
+        .unwrap();
     let back = region(&sidecar, &["rollback", "--yes"]);
     assert_eq!(back.code, 0, "{back:?}");
     assert_eq!(moving.unwrap().wait().unwrap().code(), Some(0));
-    assert_eq!(site.served(site.primary.addr), OLD.map(|value| vec![value.to_owned()]));
+    assert_eq!(
+        site.served(site.primary.addr),
+        OLD.map(|value| vec![value.to_owned()])
+    );
 }

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use pilotfish::clock::Clock;
-use pilotfish::dns::spec::{Rfc2136Spec, TsigAlgorithm};
-use pilotfish::dns::{self, Change, DnsSpec, Env, Patience, Provider, ProviderSpec, Records, RrSet};
 use pilotfish::dns::record::records;
+use pilotfish::dns::spec::{Rfc2136Spec, TsigAlgorithm};
+use pilotfish::dns::{
+    self, Change, DnsSpec, Env, Patience, Provider, ProviderSpec, Records, RrSet,
+};
 use pilotfish::net::resolve::Resolver;
 use pilotfish::secret::Secret;
 use pilotfish_harness::dns::bind::{Bind, Options};
@@ -149,7 +151,10 @@ proof = ["true"]
             .unwrap()
             .discover("kind", "static")
             .discover_all("nodes", &[self.target.addr]);
-        let mut config = Config::new().unwrap().line("region = \"rbx\"").service(service);
+        let mut config = Config::new()
+            .unwrap()
+            .line("region = \"rbx\"")
+            .service(service);
         config.sections.push(section.to_owned());
         let binary = Path::new(env!("CARGO_BIN_EXE_pilotfish"));
         Sidecar::start(binary, config, Until::Healthy).unwrap()

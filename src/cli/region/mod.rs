@@ -130,11 +130,19 @@ pub fn region(verb: &RegionVerb) -> Result<ExitCode, LoadError> {
         }
         RegionVerb::Cutover(args) => {
             let wish = wish(Some(args.to.clone()), &args.how, false);
-            Ok(carry_out(&find::admin_socket(&args.how.admin)?, wish, &args.how))
+            Ok(carry_out(
+                &find::admin_socket(&args.how.admin)?,
+                wish,
+                &args.how,
+            ))
         }
         RegionVerb::Failback(args) => {
             let wish = wish(args.to.clone(), &args.how, true);
-            Ok(carry_out(&find::admin_socket(&args.how.admin)?, wish, &args.how))
+            Ok(carry_out(
+                &find::admin_socket(&args.how.admin)?,
+                wish,
+                &args.how,
+            ))
         }
         RegionVerb::Resume(plain) => {
             let socket = find::admin_socket(&plain.admin)?;
@@ -195,7 +203,10 @@ fn carry_out(socket: &Path, wish: Move, how: &HowArgs) -> ExitCode {
 }
 
 fn unasked() -> ExitCode {
-    let _ = writeln!(io::stderr().lock(), "pilotfish: nothing was done; --yes does it unasked");
+    let _ = writeln!(
+        io::stderr().lock(),
+        "pilotfish: nothing was done; --yes does it unasked"
+    );
     ExitCode::Refused
 }
 
@@ -252,8 +263,9 @@ fn preview(socket: &Path, wish: Move, json: bool) -> Result<Preview, ExitCode> {
     if code != 200 {
         return Err(refused(code, &body));
     }
-    let preview: Preview = serde_json::from_str(&body)
-        .map_err(|error| done_or_failed(Err(format!("it does not answer as it should: {error}"))))?;
+    let preview: Preview = serde_json::from_str(&body).map_err(|error| {
+        done_or_failed(Err(format!("it does not answer as it should: {error}")))
+    })?;
     let text = if json { body } else { show::preview(&preview) };
     let _ = writeln!(io::stdout().lock(), "{}", text.trim_end());
     Ok(preview)

@@ -23,7 +23,10 @@ fn set_text(set: Option<&SetText>, stored: Option<u32>) -> String {
         return "(none)".to_owned();
     };
     let ttl = stored.filter(|stored| *stored != set.ttl);
-    let ttl = ttl.map_or_else(|| set.ttl.to_string(), |ttl| format!("{}, stored as {ttl}", set.ttl));
+    let ttl = ttl.map_or_else(
+        || set.ttl.to_string(),
+        |ttl| format!("{}, stored as {ttl}", set.ttl),
+    );
     format!("{} (TTL {ttl})", set.values.join(" "))
 }
 
@@ -71,7 +74,12 @@ pub fn preview(preview: &Preview) -> String {
         ]
     };
     let rows: Vec<[String; 3]> = plan.sets.iter().map(row).collect();
-    let _ = write!(out, "\n{}\n{} promises:\n", text("", &SETS, &rows), clean(&plan.provider));
+    let _ = write!(
+        out,
+        "\n{}\n{} promises:\n",
+        text("", &SETS, &rows),
+        clean(&plan.provider)
+    );
     for promise in &plan.promises {
         let _ = writeln!(out, "  - {}", clean(promise));
     }
@@ -79,7 +87,11 @@ pub fn preview(preview: &Preview) -> String {
     for step in &plan.steps {
         let _ = writeln!(out, "  - {}", clean(step));
     }
-    let _ = writeln!(out, "resolvers may go on with the old records for {} s", plan.stragglers_s);
+    let _ = writeln!(
+        out,
+        "resolvers may go on with the old records for {} s",
+        plan.stragglers_s
+    );
     let _ = write!(out, "\n{}", gates(&preview.verdicts));
     out
 }
@@ -153,8 +165,14 @@ pub fn status(body: &str) -> String {
 
 fn report(run: &RunReport) -> String {
     let word = run.outcome.as_deref().unwrap_or(&run.phase);
-    let why = run.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-    clean(&format!("{} to {}, {word} since {}{why}", run.way, run.to, run.since))
+    let why = run
+        .why
+        .as_ref()
+        .map_or_else(String::new, |why| format!(": {why}"));
+    clean(&format!(
+        "{} to {}, {word} since {}{why}",
+        run.way, run.to, run.since
+    ))
 }
 
 /// All runs.
@@ -166,13 +184,18 @@ pub fn history(body: &str) -> String {
         return "there was no cutover yet".to_owned();
     }
     let row = |run: &RunReport| {
-        let uid = run.uid.map_or_else(|| "automatic".to_owned(), |uid| format!("uid {uid}"));
+        let uid = run
+            .uid
+            .map_or_else(|| "automatic".to_owned(), |uid| format!("uid {uid}"));
         [
             run.begun.clone(),
             format!("{} to {}", run.way, run.to),
             run.outcome.clone().unwrap_or_else(|| run.phase.clone()),
             uid,
-            run.why.clone().or_else(|| run.reason.clone()).unwrap_or_default(),
+            run.why
+                .clone()
+                .or_else(|| run.reason.clone())
+                .unwrap_or_default(),
         ]
     };
     let rows: Vec<[String; 5]> = runs.iter().map(row).collect();

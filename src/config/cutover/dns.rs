@@ -16,7 +16,9 @@ use crate::dns::spec::{
 use crate::net::tls::{TlsMode, TlsSettings};
 use crate::secret::Secret;
 
-use ProviderKind::{Akamai, AkamaiGtm, Cloudflare, DigitalOcean, Linode, Ovh, PowerDns, Rfc2136, Route53};
+use ProviderKind::{
+    Akamai, AkamaiGtm, Cloudflare, DigitalOcean, Linode, Ovh, PowerDns, Rfc2136, Route53,
+};
 
 const REGIONS: [(&str, OvhRegion); 3] = [
     ("eu", OvhRegion::Eu),
@@ -67,7 +69,10 @@ impl<'a> Reader<'_, 'a> {
         if let Some(spot) = self.table.name_spot(key) {
             let names: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
             let message = format!("`{key}` means nothing to {}", kind.as_str());
-            let bad = Bad::new(message, format!("it is for {}; remove it", names.join(", ")));
+            let bad = Bad::new(
+                message,
+                format!("it is for {}; remove it", names.join(", ")),
+            );
             self.table.report().error(&spot, bad);
         }
     }
@@ -89,7 +94,9 @@ impl<'a> Reader<'_, 'a> {
         kinds: &[ProviderKind],
         parse: impl FnOnce(&Item<'a>) -> Result<T, Bad>,
     ) -> Option<T> {
-        if self.kind.is_some_and(|kind| kinds.contains(&kind)) && self.table.name_spot(key).is_none() {
+        if self.kind.is_some_and(|kind| kinds.contains(&kind))
+            && self.table.name_spot(key).is_none()
+        {
             self.table.missing(key, "this kind of provider needs it");
         }
         self.read(key, kinds, parse)
@@ -120,7 +127,11 @@ fn kinds() -> [(&'static str, ProviderKind); 9] {
 pub fn read(parent: &mut Table) -> Option<DnsSpec> {
     let mut table = parent.section("dns");
     let names: Vec<&str> = ProviderKind::ALL.iter().map(|kind| kind.as_str()).collect();
-    let kind = table.need("kind", &format!("one of: {}", names.join(", ")), one_of(&kinds()));
+    let kind = table.need(
+        "kind",
+        &format!("one of: {}", names.join(", ")),
+        one_of(&kinds()),
+    );
     let zone = table.need("zone", "for example zone = \"example.com\"", zone);
     let mut reader = Reader {
         table: &mut table,
@@ -143,12 +154,20 @@ pub fn read(parent: &mut Table) -> Option<DnsSpec> {
 
 fn zone(item: &Item) -> Result<Name, Bad> {
     let text = text(item)?;
-    text.parse()
-        .map_err(|error: crate::dns::RecordError| Bad::new(error.to_string(), "write \"example.com\""))
+    text.parse().map_err(|error: crate::dns::RecordError| {
+        Bad::new(error.to_string(), "write \"example.com\"")
+    })
 }
 
 const HTTP: [ProviderKind; 8] = [
-    PowerDns, Route53, Cloudflare, Linode, Ovh, DigitalOcean, Akamai, AkamaiGtm,
+    PowerDns,
+    Route53,
+    Cloudflare,
+    Linode,
+    Ovh,
+    DigitalOcean,
+    Akamai,
+    AkamaiGtm,
 ];
 const TOKENS: [ProviderKind; 3] = [Cloudflare, Linode, DigitalOcean];
 const EDGEGRID: [ProviderKind; 2] = [Akamai, AkamaiGtm];
@@ -205,11 +224,9 @@ fn endpoint(r: &mut Reader) -> Endpoint {
 
 fn rfc2136(r: &mut Reader) -> Option<Rfc2136Spec> {
     let mine = &[Rfc2136];
-    let server = r.need("server", mine, |item: &Item| {
-        match address(item)? {
-            Addr::Unix(_) => Err(Bad::new("updates go over TCP", "write \"192.0.2.53:53\"")),
-            addr => Ok(addr),
-        }
+    let server = r.need("server", mine, |item: &Item| match address(item)? {
+        Addr::Unix(_) => Err(Bad::new("updates go over TCP", "write \"192.0.2.53:53\"")),
+        addr => Ok(addr),
     });
     let key_name = r.need("key_name", mine, text);
     let words = TsigAlgorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
@@ -266,8 +283,9 @@ fn ovh(r: &mut Reader, endpoint: &Endpoint) -> Option<OvhSpec> {
 
 fn edgegrid(r: &mut Reader, endpoint: &Endpoint) -> Option<EdgeGridSpec> {
     let mine = &EDGEGRID;
-    let host: Option<(String, Spot)> =
-        r.need("host", mine, |item: &Item| Ok((text(item)?, item.spot.clone())));
+    let host: Option<(String, Spot)> = r.need("host", mine, |item: &Item| {
+        Ok((text(item)?, item.spot.clone()))
+    });
     let client_token = r.need("client_token", mine, text);
     let client_secret = r.secret(&CLIENT, mine, true);
     let access_token = r.secret(&ACCESS, mine, true);

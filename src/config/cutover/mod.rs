@@ -35,7 +35,8 @@ pub fn read(root: &mut Table, services: &[Draft]) -> Option<CutoverSpec> {
         return None;
     }
     let limits = limits(&mut table);
-    let help = "the records that move, for example [\"shop.example.com A\", \"shop.example.com AAAA\"]";
+    let help =
+        "the records that move, for example [\"shop.example.com A\", \"shop.example.com AAAA\"]";
     let items = table.need_items("record", help);
     let records = items.map(|items| table.each(items, record));
     let regions = region::read(&mut table);
@@ -155,15 +156,19 @@ fn every_region_fits(report: &Report, spec: &CutoverSpec, regions: &[(RegionSpec
     let types: Vec<_> = spec.records.iter().map(|key| key.rtype).collect();
     for (region, spot) in regions {
         if let Some(rtype) = region.values.keys().find(|rtype| !types.contains(rtype)) {
-            let message = format!("`{}` has values for {rtype}, and no record of that type moves", region.name);
+            let message = format!(
+                "`{}` has values for {rtype}, and no record of that type moves",
+                region.name
+            );
             let help = format!("add it to cutover.record, or remove {rtype}");
             report.error(spot, Bad::new(message, help));
             continue;
         }
         let wanted = spec.wanted(region);
-        let empty = spec.records.iter().find(|key| {
-            !wanted.keys().any(|other| other.name == key.name)
-        });
+        let empty = spec
+            .records
+            .iter()
+            .find(|key| !wanted.keys().any(|other| other.name == key.name));
         if let Some(key) = empty {
             let message = format!("in `{}`, {} would have no records", region.name, key.name);
             let help = "give it an A, AAAA or CNAME";
@@ -174,9 +179,9 @@ fn every_region_fits(report: &Report, spec: &CutoverSpec, regions: &[(RegionSpec
         }
     }
     for (at, (region, spot)) in regions.iter().enumerate() {
-        let same = regions[..at].iter().find(|(other, _)| {
-            other.values == region.values
-        });
+        let same = regions[..at]
+            .iter()
+            .find(|(other, _)| other.values == region.values);
         if let Some((other, _)) = same {
             let message = format!("`{}` has the values of `{}`", region.name, other.name);
             let help = "records that are the same cannot tell the regions apart";
@@ -242,9 +247,14 @@ fn gates(table: &mut Table) -> Vec<GateSpec> {
         let (Some(name), Some(spot)) = (name, spot) else {
             continue;
         };
-        let known = crate::cutover::gate::Name::ALL.iter().any(|gate| gate.as_str() == name);
+        let known = crate::cutover::gate::Name::ALL
+            .iter()
+            .any(|gate| gate.as_str() == name);
         if known || gates.iter().any(|gate| gate.name == name) {
-            let bad = Bad::new(format!("there is a gate `{name}` already"), "give it another name");
+            let bad = Bad::new(
+                format!("there is a gate `{name}` already"),
+                "give it another name",
+            );
             table.report().error(&spot, bad);
         }
         gates.extend(command.map(|command| GateSpec { name, command }));
@@ -255,10 +265,17 @@ fn gates(table: &mut Table) -> Vec<GateSpec> {
 fn hooks(table: &mut Table) -> Vec<HookSpec> {
     let mut hooks = Vec::new();
     for mut element in tables(table, "hook", "write `[[cutover.hook]]`") {
-        let when = element.need("when", "one of: before-apply, after-done, after-rollback", one_of(&WHEN));
+        let when = element.need(
+            "when",
+            "one of: before-apply, after-done, after-rollback",
+            one_of(&WHEN),
+        );
         let command = command(&mut element, 10 * MINUTE);
         element.finish();
-        hooks.extend(when.zip(command).map(|(when, command)| HookSpec { when, command }));
+        hooks.extend(
+            when.zip(command)
+                .map(|(when, command)| HookSpec { when, command }),
+        );
     }
     hooks
 }

@@ -27,7 +27,9 @@ pub fn read(table: &mut Table) -> Option<Vec<(RegionSpec, Spot)>> {
         element.finish();
         if regions.iter().any(|(other, _)| other.name == region.name) {
             let message = format!("there is a region `{}` already", region.name);
-            table.report().error(&spot, Bad::new(message, "give it another name"));
+            table
+                .report()
+                .error(&spot, Bad::new(message, "give it another name"));
         }
         regions.push((region, spot));
     }
@@ -53,7 +55,9 @@ fn one(table: &mut Table) -> Option<RegionSpec> {
     let admin = table.each(admin, socket_path).into_iter().take(MAX_LIST);
     let networks = table.items("networks", "for example [\"192.0.2.0/24\"]");
     let networks = table.each(networks.unwrap_or_default(), network);
-    let given = ["A", "AAAA", "CNAME"].iter().any(|key| table.name_spot(key).is_some());
+    let given = ["A", "AAAA", "CNAME"]
+        .iter()
+        .any(|key| table.name_spot(key).is_some());
     if !given && name.is_some() {
         table.missing("A", "the addresses of the region: A, AAAA or CNAME");
     }
@@ -71,9 +75,14 @@ fn list(item: &Item, rtype: RecordType) -> Result<Values, Bad> {
     let Some(array) = item.value.as_array() else {
         return Err(Bad::kind(item.value, "a list", help));
     };
-    let texts = array.iter().map(|value| value.get_ref().as_str().map(ToOwned::to_owned));
+    let texts = array
+        .iter()
+        .map(|value| value.get_ref().as_str().map(ToOwned::to_owned));
     let texts: Option<Vec<String>> = texts.collect();
-    parsed(rtype, &texts.ok_or_else(|| Bad::new("addresses are wanted here", help))?)
+    parsed(
+        rtype,
+        &texts.ok_or_else(|| Bad::new("addresses are wanted here", help))?,
+    )
 }
 
 fn parsed(rtype: RecordType, texts: &[String]) -> Result<Values, Bad> {

@@ -77,7 +77,11 @@ fn read(status: u16, body: &[u8], took: Duration) -> Answer {
 
 async fn ask(spec: &CheckSpec, env: &Env) -> Result<(u16, Vec<u8>), String> {
     let mut url = reqwest::Url::parse(&spec.url).map_err(|error| error.to_string())?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let host = url
+        .host_str()
+        .unwrap_or_default()
+        .trim_matches(['[', ']'])
+        .to_owned();
     let port = url.port_or_known_default().unwrap_or(443);
     let target = Addr::from_parts(&host, port).map_err(|error| error.to_string())?;
     let addrs = env.resolver.resolve(&target).await;

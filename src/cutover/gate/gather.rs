@@ -61,9 +61,17 @@ async fn facts(tools: &Tools, asked: &Asked<'_>) -> Facts {
     let access = tools.provider.check(&mine);
     let fence = fence(tools, asked.run, plan, true);
     let (target, servers, access, fence) = tokio::join!(target, servers, access, fence);
-    let held = spec.records.iter().filter_map(|key| observed.records.get(key));
-    let wanted = spec.region(&plan.to).map(|region| spec.wanted(region)).unwrap_or_default();
-    let appears = wanted.keys().filter(|key| !observed.records.contains_key(key));
+    let held = spec
+        .records
+        .iter()
+        .filter_map(|key| observed.records.get(key));
+    let wanted = spec
+        .region(&plan.to)
+        .map(|region| spec.wanted(region))
+        .unwrap_or_default();
+    let appears = wanted
+        .keys()
+        .filter(|key| !observed.records.contains_key(key));
     let names = mine.iter().map(|key| &key.name);
     let empties = names.filter(|name| !wanted.keys().any(|key| key.name == **name));
     let last = asked.history.iter().rev().find(|run| changed(run));
@@ -75,8 +83,12 @@ async fn facts(tools: &Tools, asked: &Asked<'_>) -> Facts {
         promotes: plan.course.promote.clone(),
         fence,
         standing: standing(spec, observed),
-        left_at: last.and_then(|run| left_at(run)),
-        proxied: keys.iter().filter(|key| observed.proxied.contains(key)).cloned().collect(),
+        left_at: last.and_then(left_at),
+        proxied: keys
+            .iter()
+            .filter(|key| observed.proxied.contains(key))
+            .cloned()
+            .collect(),
         held_ttl: held.map(RrSet::ttl).max().unwrap_or(0),
         appears: appears.cloned().collect(),
         servers,
@@ -92,7 +104,10 @@ async fn facts(tools: &Tools, asked: &Asked<'_>) -> Facts {
 
 /// Whether it moved records, there or back.
 fn changed(run: &Run) -> bool {
-    matches!(run.state.end, Some(End::Done | End::RolledBack | End::GivenUp)) && run.state.touched
+    matches!(
+        run.state.end,
+        Some(End::Done | End::RolledBack | End::GivenUp)
+    ) && run.state.touched
 }
 
 /// Where it left them; a human may have left them anywhere.
@@ -173,7 +188,10 @@ pub async fn fence(tools: &Tools, run: &str, plan: &Plan, ahead: bool) -> FenceF
 
 async fn servers(tools: &Tools, from: Option<&str>) -> Result<Vec<ServerFact>, String> {
     let verifier = &tools.verifier;
-    let servers = verifier.delegation().await.map_err(|error| error.to_string())?;
+    let servers = verifier
+        .delegation()
+        .await
+        .map_err(|error| error.to_string())?;
     let spec = &tools.spec;
     let old = from.and_then(|name| spec.region(name));
     let said = verifier.round(&servers, &spec.records).await;
@@ -182,7 +200,10 @@ async fn servers(tools: &Tools, from: Option<&str>) -> Result<Vec<ServerFact>, S
         let mut ttl = None;
         for heard in said.sets.values() {
             match heard {
-                Heard::Set { authoritative: false, .. } => {
+                Heard::Set {
+                    authoritative: false,
+                    ..
+                } => {
                     silent = Some("it does not keep the zone".to_owned());
                 }
                 Heard::Set { set, .. } => ttl = ttl.max(set.as_ref().map(RrSet::ttl)),

@@ -175,8 +175,14 @@ mod tests {
         assert_eq!(check(&[], None), Ok(()));
         assert_eq!(check(&["cooldown", "backup"], Some("fire")), Ok(()));
         assert_eq!(check(&["cooldown"], None), Err(OverrideError::NoReason));
-        assert_eq!(check(&["cooldown"], Some(" ")), Err(OverrideError::NoReason));
-        assert!(matches!(check(&["cool"], Some("x")), Err(OverrideError::Unknown(..))));
+        assert_eq!(
+            check(&["cooldown"], Some(" ")),
+            Err(OverrideError::NoReason)
+        );
+        assert!(matches!(
+            check(&["cool"], Some("x")),
+            Err(OverrideError::Unknown(..))
+        ));
         for gate in Name::ALL {
             let refused = check(&[gate.as_str()], Some("fire")).is_err();
             assert_eq!(refused, gate.is_absolute(), "{}", gate.as_str());

@@ -125,18 +125,26 @@ fn read(path: &Path, file: File) -> Result<Reading, JournalError> {
         line,
         why,
     };
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(damaged(0, "it is too long".to_owned()));
     }
-    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let whole = bytes
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1);
     let mut reading = Reading {
         entries: Vec::new(),
         whole: whole as u64,
         torn: whole < bytes.len(),
         sum: line::BEGINNING.to_owned(),
     };
-    for (at, text) in bytes[..whole].split_inclusive(|&byte| byte == b'\n').enumerate() {
+    for (at, text) in bytes[..whole]
+        .split_inclusive(|&byte| byte == b'\n')
+        .enumerate()
+    {
         let (entry, sum) = line::parse(text, &reading.sum).map_err(|why| damaged(at + 1, why))?;
         if entry.seq != at as u64 + 1 {
             return Err(damaged(at + 1, format!("it is number {}", entry.seq)));
@@ -172,7 +180,11 @@ impl Writer {
             source,
         };
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(dir).map_err(io)?;
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(io)?;
         let file = File::options()
             .create(true)
             .read(true)
@@ -213,7 +225,9 @@ impl Writer {
             source,
         };
         if self.broken {
-            return Err(io(std::io::Error::other("an earlier line could not be written")));
+            return Err(io(std::io::Error::other(
+                "an earlier line could not be written",
+            )));
         }
         let entry = Entry {
             seq: self.seq + 1,

@@ -22,7 +22,9 @@ fn fill(dir: &Path, runs: usize) {
     let (mut writer, _, _) = Writer::open(dir).unwrap();
     for n in 0..runs {
         writer.append(&format!("run-{n}"), TIME, &begun()).unwrap();
-        writer.append(&format!("run-{n}"), TIME, &Event::Idle).unwrap();
+        writer
+            .append(&format!("run-{n}"), TIME, &Event::Idle)
+            .unwrap();
     }
 }
 
@@ -66,7 +68,10 @@ fn every_cut_leaves_a_prefix_and_any_other_damage_is_refused() {
         bad[at] ^= 1;
         fs::write(&path, &bad).unwrap();
         let error = Writer::open(dir.path()).unwrap_err();
-        assert!(matches!(error, JournalError::Damaged { .. }), "{at}: {error}");
+        assert!(
+            matches!(error, JournalError::Damaged { .. }),
+            "{at}: {error}"
+        );
     }
     let second = whole.iter().position(|&b| b == b'\n').unwrap() + 1;
     fs::write(&path, &whole[second..]).unwrap();

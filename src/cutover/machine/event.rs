@@ -43,14 +43,24 @@ impl Order {
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// Always the first.
-    Begun { order: Order, sidecar: String },
+    Begun {
+        order: Order,
+        sidecar: String,
+    },
     /// With the lock, as every plan.
-    Planned { plan: Plan },
+    Planned {
+        plan: Plan,
+    },
     /// Nothing was changed, and nothing will be. `rule`: a safety rule forbids it.
-    Refused { why: String, rule: bool },
+    Refused {
+        why: String,
+        rule: bool,
+    },
     /// The records lead there already.
     Idle,
-    Judged { verdicts: Vec<Verdict> },
+    Judged {
+        verdicts: Vec<Verdict>,
+    },
     HookRan {
         when: When,
         index: usize,
@@ -60,13 +70,26 @@ pub enum Event {
     },
     /// The old region is about to be fenced.
     Fencing,
-    Fenced { ok: bool, why: String },
-    Proved { verdict: Verdict },
+    Fenced {
+        ok: bool,
+        why: String,
+    },
+    Proved {
+        verdict: Verdict,
+    },
     /// A database is about to be promoted.
-    Promoting { service: String },
-    Promoted { service: String, ok: bool, why: String },
+    Promoting {
+        service: String,
+    },
+    Promoted {
+        service: String,
+        ok: bool,
+        why: String,
+    },
     /// The change is about to be sent.
-    Sending { attempt: u32 },
+    Sending {
+        attempt: u32,
+    },
     /// The provider has it, or had it already.
     Accepted {
         receipt: Receipt,
@@ -76,23 +99,55 @@ pub enum Event {
         notes: Vec<String>,
     },
     /// It is not known what came of it.
-    Unsettled { why: String },
+    Unsettled {
+        why: String,
+    },
     /// Certainly nothing came of it. `conflict`: somebody else has changed the records.
-    NotSent { why: String, conflict: bool, again: bool },
+    NotSent {
+        why: String,
+        conflict: bool,
+        again: bool,
+    },
     /// Read after an unsettled attempt.
-    Settled { left: Left, why: String },
-    Deployed { signal: bool },
-    NotDeployed { why: String },
-    Served { servers: Vec<String> },
-    NotServed { waiting_for: Vec<String> },
-    Converged { notes: Vec<String> },
-    Released { ok: bool, why: String },
-    LockLost { why: String },
+    Settled {
+        left: Left,
+        why: String,
+    },
+    Deployed {
+        signal: bool,
+    },
+    NotDeployed {
+        why: String,
+    },
+    Served {
+        servers: Vec<String>,
+    },
+    NotServed {
+        waiting_for: Vec<String>,
+    },
+    Converged {
+        notes: Vec<String>,
+    },
+    Released {
+        ok: bool,
+        why: String,
+    },
+    LockLost {
+        why: String,
+    },
     /// Somebody goes on with it.
-    Resumed { by: Option<By> },
-    RollbackAsked { by: Option<By>, reason: Option<String> },
+    Resumed {
+        by: Option<By>,
+    },
+    RollbackAsked {
+        by: Option<By>,
+        reason: Option<String>,
+    },
     /// An operator has taken it into their own hands.
-    GivenUp { by: Option<By>, reason: String },
+    GivenUp {
+        by: Option<By>,
+        reason: String,
+    },
 }
 
 impl Event {

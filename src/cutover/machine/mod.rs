@@ -4,6 +4,7 @@
 //! that follows from it is done. So a crash leaves a prefix of the events behind, and [`replay`] of them
 //! is where the run stood. What is dangerous to do twice has an event of its own before it.
 
+mod change;
 pub mod event;
 pub mod phase;
 mod turns;
@@ -238,7 +239,7 @@ impl State {
                 | Phase::Fencing
                 | Phase::Proving
                 | Phase::Promoting => self.before_change(event)?,
-                _ => self.after_begin(event, time)?,
+                _ => self.change(event, time)?,
             },
         }
         Ok(())
@@ -258,7 +259,9 @@ impl State {
                 let stops: Vec<&str> = stops.map(|verdict| verdict.gate.as_str()).collect();
                 match stops.is_empty() {
                     true => self.go(Phase::HooksBefore),
-                    false => self.leave(End::Refused, &format!("gates failed: {}", stops.join(", "))),
+                    false => {
+                        self.leave(End::Refused, &format!("gates failed: {}", stops.join(", ")))
+                    }
                 }
             }
             (Phase::HooksBefore, Event::HookRan { ok: true, .. }) => {
@@ -294,73 +297,6 @@ impl State {
                 self.park(Phase::Promoting, why);
                 // The announcement stands for an attempt, and there will be another one.
                 self.promoted.truncate(self.index);
-            }
-            _ => return Err(self.misfit(event)),
-        }
-        Ok(())
-    }
-
-    /// From the first attempt on.
-    fn after_begin(&mut self, event: &Event, time: &str) -> Result<(), Misfit> {
-        let now = || Some(time.to_owned());
-        match (self.phase, event) {
-            (Phase::Applying, Event::Sending { attempt }) => {
-                self.attempt = *attempt;
-                self.touched = true;
-                self.phase = Phase::Sending;
-            }
-            (Phase::Sending, Event::Accepted { receipt, stored, proxied, notes }) => {
-                self.receipt.clone_from(receipt);
-                self.stored.clone_from(stored);
-                self.proxied.clone_from(proxied);
-                self.notes.extend(notes.iter().cloned());
-                self.finish.accepted = now();
-                self.phase = Phase::Deploying;
-            }
-            (Phase::Sending, Event::Unsettled { why }) => {
-                self.doubt = true;
-                self.notes.push(why.clone());
-                self.phase = Phase::Settling;
-            }
-            (Phase::Sending, Event::NotSent { why, conflict, again }) => {
-                self.not_sent(why, *conflict, *again);
-            }
-            (Phase::Settling, Event::Settled { left, why }) => self.settled(*left, why),
-            (Phase::Deploying, Event::Deployed { signal }) => {
-                self.finish.deployed = now().filter(|_| *signal);
-                self.phase = Phase::Serving;
-            }
-            (Phase::Deploying, Event::NotDeployed { why }) => {
-                // The servers themselves are the truth.
-                self.notes.push(why.clone());
-                self.phase = Phase::Serving;
-            }
-            (Phase::Serving, Event::Served { .. }) => {
-                self.finish.served = now();
-                self.go(if self.back { Phase::Releasing } else { Phase::Converging });
-            }
-            (Phase::Serving, Event::NotServed { waiting_for }) => {
-                let why = format!("not every name server has it: {}", waiting_for.join("; "));
-                self.park(Phase::Serving, why);
-            }
-            (Phase::Releasing, Event::Released { ok, why }) => {
-                if !ok {
-                    self.notes.push(format!("the fence was not released: {why}"));
-                }
-                self.fenced = false;
-                self.released();
-            }
-            (Phase::Converging, Event::Converged { notes }) => {
-                self.notes.extend(notes.iter().cloned());
-                self.finish.converged = now();
-                self.go(Phase::HooksAfter);
-            }
-            (Phase::HooksAfter, Event::HookRan { ok, why, .. }) => {
-                if !ok {
-                    self.notes.push(format!("a hook failed: {why}"));
-                }
-                self.index += 1;
-                self.skip_empty();
             }
             _ => return Err(self.misfit(event)),
         }

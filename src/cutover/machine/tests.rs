@@ -60,11 +60,20 @@ fn answer(state: &State, action: &Action, luck: u8, course: &Course) -> Event {
     let why = || "so it was".to_owned();
     let verdict = |says| Verdict::of(Name::OldRegionFenced, says, "");
     match (action, luck) {
-        (Action::Plan, 1) => Event::Refused { why: why(), rule: true },
+        (Action::Plan, 1) => Event::Refused {
+            why: why(),
+            rule: true,
+        },
         (Action::Plan, 2) => Event::Idle,
-        (Action::Plan, _) => Event::Planned { plan: plan(course.clone()) },
-        (Action::Judge, 1) => Event::Judged { verdicts: vec![verdict(Says::Fail)] },
-        (Action::Judge, _) => Event::Judged { verdicts: vec![verdict(Says::Pass)] },
+        (Action::Plan, _) => Event::Planned {
+            plan: plan(course.clone()),
+        },
+        (Action::Judge, 1) => Event::Judged {
+            verdicts: vec![verdict(Says::Fail)],
+        },
+        (Action::Judge, _) => Event::Judged {
+            verdicts: vec![verdict(Says::Pass)],
+        },
         (Action::Hook(when, index), luck) => Event::HookRan {
             when: *when,
             index: *index,
@@ -73,22 +82,47 @@ fn answer(state: &State, action: &Action, luck: u8, course: &Course) -> Event {
             took_ms: 1,
         },
         (Action::AnnounceFence, _) => Event::Fencing,
-        (Action::Fence, luck) => Event::Fenced { ok: luck != 1, why: why() },
-        (Action::Prove, 1) => Event::Proved { verdict: verdict(Says::Fail) },
-        (Action::Prove, _) => Event::Proved { verdict: verdict(Says::Pass) },
-        (Action::AnnouncePromotion(at), _) => Event::Promoting { service: course.promote[*at].clone() },
+        (Action::Fence, luck) => Event::Fenced {
+            ok: luck != 1,
+            why: why(),
+        },
+        (Action::Prove, 1) => Event::Proved {
+            verdict: verdict(Says::Fail),
+        },
+        (Action::Prove, _) => Event::Proved {
+            verdict: verdict(Says::Pass),
+        },
+        (Action::AnnouncePromotion(at), _) => Event::Promoting {
+            service: course.promote[*at].clone(),
+        },
         (Action::Promote(at), luck) => Event::Promoted {
             service: course.promote[*at].clone(),
             ok: luck != 1,
             why: why(),
         },
-        (Action::AnnounceSending(_), 1) if !state.touched && !state.back => {
-            Event::Refused { why: why(), rule: true }
-        }
+        _ => answer_to_the_change(state, action, luck, course),
+    }
+}
+
+fn answer_to_the_change(state: &State, action: &Action, luck: u8, course: &Course) -> Event {
+    let why = || "so it was".to_owned();
+    match (action, luck) {
+        (Action::AnnounceSending(_), 1) if !state.touched && !state.back => Event::Refused {
+            why: why(),
+            rule: true,
+        },
         (Action::AnnounceSending(attempt), _) => Event::Sending { attempt: *attempt },
         (Action::Send, 1) => Event::Unsettled { why: why() },
-        (Action::Send, 2) => Event::NotSent { why: why(), conflict: true, again: false },
-        (Action::Send, 3) => Event::NotSent { why: why(), conflict: false, again: true },
+        (Action::Send, 2) => Event::NotSent {
+            why: why(),
+            conflict: true,
+            again: false,
+        },
+        (Action::Send, 3) => Event::NotSent {
+            why: why(),
+            conflict: false,
+            again: true,
+        },
         (Action::Send, _) => Event::Accepted {
             receipt: Receipt::default(),
             stored: plan(course.clone()).sets,
@@ -96,16 +130,29 @@ fn answer(state: &State, action: &Action, luck: u8, course: &Course) -> Event {
             notes: Vec::new(),
         },
         (Action::Settle, luck) => Event::Settled {
-            left: [Left::Nothing, Left::Some, Left::All, Left::Conflict, Left::Unread][usize::from(luck % 5)],
+            left: [
+                Left::Nothing,
+                Left::Some,
+                Left::All,
+                Left::Conflict,
+                Left::Unread,
+            ][usize::from(luck % 5)],
             why: why(),
         },
         (Action::AwaitDeployed, 1) => Event::NotDeployed { why: why() },
         (Action::AwaitDeployed, luck) => Event::Deployed { signal: luck != 2 },
-        (Action::AwaitServed, 1) => Event::NotServed { waiting_for: vec![why()] },
-        (Action::AwaitServed, _) => Event::Served { servers: vec![why()] },
-        (Action::Release, luck) => Event::Released { ok: luck != 1, why: why() },
+        (Action::AwaitServed, 1) => Event::NotServed {
+            waiting_for: vec![why()],
+        },
+        (Action::AwaitServed, _) => Event::Served {
+            servers: vec![why()],
+        },
+        (Action::Release, luck) => Event::Released {
+            ok: luck != 1,
+            why: why(),
+        },
         (Action::AwaitConverged, _) => Event::Converged { notes: Vec::new() },
-        (Action::Rest, _) => unreachable!("nothing comes of resting"),
+        _ => unreachable!("nothing comes of resting"),
     }
 }
 
@@ -116,7 +163,10 @@ fn taken(state: Option<State>, event: &Event) -> (State, Action) {
 }
 
 fn begun() -> Event {
-    Event::Begun { order: order(), sidecar: "app-01".into() }
+    Event::Begun {
+        order: order(),
+        sidecar: "app-01".into(),
+    }
 }
 
 /// Goes on with good luck until it rests.
@@ -145,8 +195,15 @@ fn the_straight_way_ends_done_and_every_prefix_can_go_on_or_back() {
             let state = replay(prefix()).unwrap().unwrap();
             assert!(!state.is_over(), "{cut}");
             let resumed = taken(Some(state.clone()), &Event::Resumed { by: None }).0;
-            assert_eq!(goes_well(resumed, &mut Vec::new(), &course).end, Some(End::Done), "{cut}");
-            let asked = Event::RollbackAsked { by: None, reason: None };
+            assert_eq!(
+                goes_well(resumed, &mut Vec::new(), &course).end,
+                Some(End::Done),
+                "{cut}"
+            );
+            let asked = Event::RollbackAsked {
+                by: None,
+                reason: None,
+            };
             let (back, _) = taken(Some(state.clone()), &asked);
             let mut after = Vec::new();
             let back = match back.is_over() {
@@ -155,9 +212,13 @@ fn the_straight_way_ends_done_and_every_prefix_can_go_on_or_back() {
             };
             assert_eq!(back.end, Some(End::RolledBack), "{cut}");
             // What was never sent is not taken back either.
-            let sent = after.iter().any(|event| matches!(event, Event::Sending { .. }));
+            let sent = after
+                .iter()
+                .any(|event| matches!(event, Event::Sending { .. }));
             assert_eq!(sent, state.touched, "{cut}");
-            let released = after.iter().any(|event| matches!(event, Event::Released { .. }));
+            let released = after
+                .iter()
+                .any(|event| matches!(event, Event::Released { .. }));
             assert_eq!(released, state.fenced, "{cut}");
         }
     }
@@ -166,10 +227,28 @@ fn the_straight_way_ends_done_and_every_prefix_can_go_on_or_back() {
 #[test]
 fn what_cannot_happen_is_no_journal_of_ours() {
     let (state, _) = taken(None, &begun());
-    let served = Event::Served { servers: Vec::new() };
-    let misfit = step(Some(state), &At { time: TIME, event: &served }).unwrap_err();
+    let served = Event::Served {
+        servers: Vec::new(),
+    };
+    let misfit = step(
+        Some(state),
+        &At {
+            time: TIME,
+            event: &served,
+        },
+    )
+    .unwrap_err();
     assert_eq!((misfit.event, misfit.phase), ("served", "planning"));
-    assert!(step(None, &At { time: TIME, event: &served }).is_err());
+    assert!(
+        step(
+            None,
+            &At {
+                time: TIME,
+                event: &served
+            }
+        )
+        .is_err()
+    );
     for phase in Phase::ALL {
         let text = serde_json::to_value(phase).unwrap();
         assert_eq!(text, phase.as_str());

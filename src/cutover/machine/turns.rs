@@ -39,7 +39,11 @@ impl State {
             self.index = 0;
             match next {
                 Phase::Over => {
-                    let end = if self.back { End::RolledBack } else { End::Done };
+                    let end = if self.back {
+                        End::RolledBack
+                    } else {
+                        End::Done
+                    };
                     return self.finish_as(end);
                 }
                 Phase::Converging => return self.released(),
@@ -128,7 +132,8 @@ impl State {
         self.why = reason.map(ToOwned::to_owned);
         self.ending = None;
         if self.moved {
-            let note = "databases that were promoted stay so: move them back first, or with `failover`";
+            let note =
+                "databases that were promoted stay so: move them back first, or with `failover`";
             self.notes.push(note.to_owned());
         }
         match (self.touched, self.fenced) {
@@ -142,7 +147,12 @@ impl State {
         self.lock_lost = true;
         self.notes.push(format!("the lock was lost: {why}"));
         // What was begun is better finished than left half done.
-        if !self.touched && !matches!(self.phase, Phase::Releasing | Phase::HooksAfter | Phase::NeedsHuman) {
+        if !self.touched
+            && !matches!(
+                self.phase,
+                Phase::Releasing | Phase::HooksAfter | Phase::NeedsHuman
+            )
+        {
             self.leave(End::Failed, &format!("the lock was lost: {why}"));
         }
     }

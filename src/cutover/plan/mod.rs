@@ -130,7 +130,9 @@ pub struct Given<'a> {
 /// # Errors
 /// When there is no such region, or the change would leave a name without records now or on the way back.
 pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
-    let Given { spec, to, observed, .. } = *given;
+    let Given {
+        spec, to, observed, ..
+    } = *given;
     let names: Vec<&str> = spec.regions.iter().map(|region| &*region.name).collect();
     let region = spec
         .region(to)
@@ -144,7 +146,10 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
         record: set.key.to_string(),
         old: set.from.as_ref().map(SetText::of),
         new: set.to.as_ref().map(SetText::of),
-        stored_ttl: set.to.as_ref().map(|to| given.capabilities.ttl.effective(to.ttl())),
+        stored_ttl: set
+            .to
+            .as_ref()
+            .map(|to| given.capabilities.ttl.effective(to.ttl())),
     };
     let from = standing(spec, observed).on().map(ToOwned::to_owned);
     let course = course(spec);
@@ -154,7 +159,11 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
         to: to.to_owned(),
         epoch: given.epoch,
         made: given.now.to_string(),
-        expires: given.now.saturating_add(spec.expiry).unwrap_or(given.now).to_string(),
+        expires: given
+            .now
+            .saturating_add(spec.expiry)
+            .unwrap_or(given.now)
+            .to_string(),
         digest: digest(spec, observed),
         provider: spec.dns.provider.kind().as_str().to_owned(),
         zone: spec.dns.zone.to_string(),
@@ -168,7 +177,10 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
 
 /// What there is of the records that move.
 fn moving(spec: &CutoverSpec, observed: &Observed) -> Records {
-    let mine = spec.records.iter().filter_map(|key| observed.records.get(key));
+    let mine = spec
+        .records
+        .iter()
+        .filter_map(|key| observed.records.get(key));
     records(mine.cloned())
 }
 
@@ -264,7 +276,9 @@ pub fn digest(spec: &CutoverSpec, observed: &Observed) -> String {
 impl Plan {
     /// Whether it is of no use any more.
     pub fn expired(&self, now: Timestamp) -> bool {
-        self.expires.parse::<Timestamp>().is_ok_and(|end| now >= end)
+        self.expires
+            .parse::<Timestamp>()
+            .is_ok_and(|end| now >= end)
     }
 
     /// Whether nothing is left to do, TTLs included.
@@ -276,7 +290,12 @@ impl Plan {
     /// When it is not one that [`plan`] has made.
     pub fn change(&self) -> Result<Change, PlanError> {
         let (old, new) = (self.side(|set| &set.old)?, self.side(|set| &set.new)?);
-        let note = format!("pilotfish {} to {}, epoch {}", self.way.as_str(), self.to, self.epoch);
+        let note = format!(
+            "pilotfish {} to {}, epoch {}",
+            self.way.as_str(),
+            self.to,
+            self.epoch
+        );
         Ok(Change::new(&old, &new, note)?)
     }
 
@@ -289,10 +308,7 @@ impl Plan {
         Ok(self.change()?.inverse(note)?)
     }
 
-    fn side(
-        &self,
-        side: impl Fn(&PlannedSet) -> &Option<SetText>,
-    ) -> Result<Records, PlanError> {
+    fn side(&self, side: impl Fn(&PlannedSet) -> &Option<SetText>) -> Result<Records, PlanError> {
         let mut all = BTreeMap::new();
         for planned in &self.sets {
             let key: Key = planned.record.parse()?;
@@ -318,4 +334,4 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

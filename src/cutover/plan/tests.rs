@@ -85,7 +85,10 @@ pub fn observed(sets: &[(&str, u32, &[&str])]) -> Observed {
 }
 
 fn home(ttl: u32) -> Observed {
-    observed(&[("A", ttl, &["192.0.2.10"]), ("AAAA", ttl, &["2001:db8::10"])])
+    observed(&[
+        ("A", ttl, &["192.0.2.10"]),
+        ("AAAA", ttl, &["2001:db8::10"]),
+    ])
 }
 
 fn made(spec: &CutoverSpec, observed: &Observed, to: &str) -> Result<Plan, PlanError> {
@@ -104,23 +107,39 @@ fn made(spec: &CutoverSpec, observed: &Observed, to: &str) -> Result<Plan, PlanE
 fn a_plan_says_what_shall_be_and_there_is_a_way_back() {
     let spec = spec(false);
     let plan = made(&spec, &home(300), "rbx").unwrap();
-    assert_eq!((plan.from.as_deref(), plan.stragglers_s), (Some("gra"), 300));
+    assert_eq!(
+        (plan.from.as_deref(), plan.stragglers_s),
+        (Some("gra"), 300)
+    );
     // The family that the target lacks goes in the same change.
     assert_eq!(plan.sets[1].new, None);
     let back = plan.back().unwrap();
     assert_eq!(back.to(), home(300).records);
     assert!(!plan.is_idle());
-    assert!(made(&spec, &observed(&[("A", 60, &["192.0.2.20"])]), "rbx").unwrap().is_idle());
+    assert!(
+        made(&spec, &observed(&[("A", 60, &["192.0.2.20"])]), "rbx")
+            .unwrap()
+            .is_idle()
+    );
     let json = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan);
-    assert_eq!(json, serde_json::to_string(&made(&spec, &home(300), "rbx").unwrap()).unwrap());
+    assert_eq!(
+        json,
+        serde_json::to_string(&made(&spec, &home(300), "rbx").unwrap()).unwrap()
+    );
     assert!(!json.contains("hidden"));
     let at = |time: &str| time.parse::<Timestamp>().unwrap();
     assert!(!plan.expired(at("2026-01-01T00:09:59Z")) && plan.expired(at("2026-01-01T00:10:00Z")));
-    assert!(matches!(made(&spec, &home(1), "waw"), Err(PlanError::NoRegion(..))));
+    assert!(matches!(
+        made(&spec, &home(1), "waw"),
+        Err(PlanError::NoRegion(..))
+    ));
     // Without records now there would be none afterwards either, on the way back.
     let nothing = Observed::default();
-    assert!(matches!(made(&spec, &nothing, "rbx"), Err(PlanError::NoWayBack(_))));
+    assert!(matches!(
+        made(&spec, &nothing, "rbx"),
+        Err(PlanError::NoWayBack(_))
+    ));
 }
 
 #[test]
@@ -129,12 +148,18 @@ fn where_the_records_lead() {
     assert_eq!(standing(&spec, &home(5)), Standing::On("gra".into()));
     for bad in [
         observed(&[("A", 60, &["192.0.2.20"]), ("AAAA", 60, &["2001:db8::10"])]),
-        observed(&[("A", 60, &["192.0.2.10", "192.0.2.20"]), ("AAAA", 60, &["2001:db8::10"])]),
+        observed(&[
+            ("A", 60, &["192.0.2.10", "192.0.2.20"]),
+            ("AAAA", 60, &["2001:db8::10"]),
+        ]),
         observed(&[("A", 60, &["192.0.2.10"])]),
         observed(&[("CNAME", 60, &["lb.example.net"])]),
         Observed::default(),
     ] {
-        assert!(matches!(standing(&spec, &bad), Standing::Mixed(_)), "{bad:?}");
+        assert!(
+            matches!(standing(&spec, &bad), Standing::Mixed(_)),
+            "{bad:?}"
+        );
     }
 }
 
@@ -157,7 +182,9 @@ fn any_observed() -> impl Strategy<Value = Observed> {
         }
         let mut observed = observed(&sets);
         if proxied {
-            observed.proxied.insert("shop.example.com A".parse().unwrap());
+            observed
+                .proxied
+                .insert("shop.example.com A".parse().unwrap());
         }
         observed
     })

@@ -107,7 +107,10 @@ impl Job<'_> {
 
     /// All sidecars of the old region, one after the other.
     async fn pause(&self, plan: &Plan, pause: bool) -> (bool, Vec<String>) {
-        let from = plan.from.as_deref().and_then(|name| self.tools.spec.region(name));
+        let from = plan
+            .from
+            .as_deref()
+            .and_then(|name| self.tools.spec.region(name));
         let mut ok = true;
         let mut said = Vec::new();
         for admin in from.map(|from| from.admin.as_slice()).unwrap_or_default() {
@@ -162,7 +165,12 @@ impl Job<'_> {
 
     async fn promote(&self, plan: &Plan, index: usize) -> Event {
         let service = plan.course.promote.get(index).cloned().unwrap_or_default();
-        let spec = self.tools.spec.promote.iter().find(|one| one.service == service);
+        let spec = self
+            .tools
+            .spec
+            .promote
+            .iter()
+            .find(|one| one.service == service);
         let done = match spec {
             Some(spec) => {
                 let to = spec.to.get(&plan.to);

@@ -10,9 +10,7 @@ use crate::cutover::machine::{Event, Left};
 use crate::cutover::plan::{Plan, PlanError, PlannedSet, SetText, digest};
 use crate::cutover::tools::shortened;
 use crate::dns::change::{self, Left as LeftToDo};
-use crate::dns::{
-    Change, Changed, CompareAndSet, DnsError, Key, Kind, Observed, Outcome, Records,
-};
+use crate::dns::{Change, Changed, CompareAndSet, DnsError, Key, Kind, Observed, Outcome, Records};
 
 /// After an attempt of which the outcome is not known, before the records are read: what was sent is
 /// there by then, or lost.
@@ -40,9 +38,9 @@ impl Job<'_> {
         }
         match self.tools.provider.read(&self.tools.spec.watched()).await {
             Err(error) => failed(&error.to_string()),
-            Ok(seen) if digest(&self.tools.spec, &seen) != plan.digest => {
-                refused("records-expected: somebody changed the records since they were planned with")
-            }
+            Ok(seen) if digest(&self.tools.spec, &seen) != plan.digest => refused(
+                "records-expected: somebody changed the records since they were planned with",
+            ),
             Ok(_) => Event::Sending { attempt },
         }
     }
@@ -94,7 +92,10 @@ impl Job<'_> {
         let mut before: Option<(Left, usize)> = None;
         let mut last = String::new();
         for _ in 0..MAX_READINGS {
-            self.waiting("reads what came of it", vec![self.tools.spec.dns.zone.to_string()]);
+            self.waiting(
+                "reads what came of it",
+                vec![self.tools.spec.dns.zone.to_string()],
+            );
             sleep(CALM).await;
             match self.tools.provider.read(&change.keys()).await {
                 Err(error) => last = error.to_string(),
@@ -135,14 +136,24 @@ fn judged(change: &Change, seen: &Observed, rule: &crate::dns::TtlRule) -> (Left
         LeftToDo::Nothing => (Left::Nothing, "it was done".to_owned()),
         LeftToDo::Conflict(keys) => {
             let keys: Vec<String> = keys.iter().map(Key::to_string).collect();
-            let why = format!("{} is neither as before nor as wanted: somebody else has changed it", keys.join(" and "));
+            let why = format!(
+                "{} is neither as before nor as wanted: somebody else has changed it",
+                keys.join(" and ")
+            );
             (Left::Conflict, why)
         }
         LeftToDo::Sets(sets) => {
-            let all = change.sets().iter().filter(|set| set.from != set.to).count();
+            let all = change
+                .sets()
+                .iter()
+                .filter(|set| set.from != set.to)
+                .count();
             match sets.len() == all {
                 true => (Left::All, "nothing of it was done".to_owned()),
-                false => (Left::Some, format!("{} of {all} sets are still to be changed", sets.len())),
+                false => (
+                    Left::Some,
+                    format!("{} of {all} sets are still to be changed", sets.len()),
+                ),
             }
         }
     }
@@ -167,7 +178,12 @@ fn accepted(change: &Change, changed: &Changed) -> Event {
     let mut notes: Vec<String> = changed
         .clamped
         .iter()
-        .map(|c| format!("{} has a TTL of {} s instead of {} s", c.key, c.got, c.wanted))
+        .map(|c| {
+            format!(
+                "{} has a TTL of {} s instead of {} s",
+                c.key, c.got, c.wanted
+            )
+        })
         .collect();
     if changed.outcome == Outcome::AlreadyDone {
         notes.push("the provider had it already".to_owned());

@@ -8,6 +8,7 @@ mod apply;
 pub mod lease;
 mod say;
 mod watch;
+mod words;
 
 use std::sync::Arc;
 
@@ -212,7 +213,12 @@ impl Runner {
         match planned {
             Err(error) => refused(&error.to_string()),
             Ok(plan) if plan.is_idle() => Event::Idle,
-            Ok(plan) if order.digest.as_ref().is_some_and(|shown| *shown != plan.digest) => {
+            Ok(plan)
+                if order
+                    .digest
+                    .as_ref()
+                    .is_some_and(|shown| *shown != plan.digest) =>
+            {
                 refused("the records have changed since the plan was shown")
             }
             Ok(plan) => Event::Planned { plan },
@@ -222,7 +228,9 @@ impl Runner {
 
 /// Where nobody gives one: one more than any before.
 pub fn next_epoch(history: &[Run]) -> u64 {
-    let epochs = history.iter().filter_map(|run| Some(run.state.plan.as_ref()?.epoch));
+    let epochs = history
+        .iter()
+        .filter_map(|run| Some(run.state.plan.as_ref()?.epoch));
     epochs.max().unwrap_or(0) + 1
 }
 

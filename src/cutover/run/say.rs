@@ -3,10 +3,11 @@
 use tracing::info;
 
 use super::actions::Job;
+use super::words::text;
 use super::{Halt, Runner};
 use crate::cutover::feed::{Line, Outcome};
+use crate::cutover::machine::{End, Event, Phase, State};
 use crate::cutover::notify::{self, Message};
-use crate::cutover::machine::{End, Event, Left, Phase, State};
 use crate::cutover::tools::{Tools, shortened};
 use crate::events::Entry;
 
@@ -50,7 +51,9 @@ impl Runner {
         );
         let by = match event {
             Event::Begun { order, .. } => order.by,
-            Event::Resumed { by } | Event::RollbackAsked { by, .. } | Event::GivenUp { by, .. } => *by,
+            Event::Resumed { by } | Event::RollbackAsked { by, .. } | Event::GivenUp { by, .. } => {
+                *by
+            }
             _ => None,
         };
         tools.events.record(Entry {
@@ -80,7 +83,12 @@ impl Runner {
         let outcome = outcome(state);
         let why = outcome.why.as_deref().unwrap_or_default();
         let word = outcome.outcome.clone();
-        info!(event = "cutover-ended", run = self.run, outcome = word, "{why}");
+        info!(
+            event = "cutover-ended",
+            run = self.run,
+            outcome = word,
+            "{why}"
+        );
         let message = format!("{}: {word} {why}", state.order.to);
         tools.events.record(Entry::new("cutover-ended", message));
         let text = match why {
@@ -97,14 +105,20 @@ impl Runner {
     pub(super) fn halted(&self, halt: &Halt) {
         let tools = &self.tools;
         let message = format!("nothing more is done: {halt}");
-        tools.events.record(Entry::new("cutover-halted", message.clone()));
+        tools
+            .events
+            .record(Entry::new("cutover-halted", message.clone()));
         tools.metrics.unfinished(true);
         let finish = self.state.as_ref().map(|state| state.finish.clone());
         tools.feed.say(Line {
             seq: 0,
             time: tools.time(),
             run: self.run.clone(),
-            phase: self.state.as_ref().map_or("planning", |state| state.phase.as_str()).to_owned(),
+            phase: self
+                .state
+                .as_ref()
+                .map_or("planning", |state| state.phase.as_str())
+                .to_owned(),
             text: shortened(&message),
             waiting_for: Vec::new(),
             waited_ms: None,
@@ -163,79 +177,4 @@ pub(super) async fn notify(tools: &Tools, event: &str, text: &str, state: &State
         time: tools.time(),
     };
     notify::notify(spec, &message).await;
-}
-
-/// An event for people.
-fn text(event: &Event) -> String {
-    match event {
-        Event::Begun { order, sidecar } => {
-            let reason = order.reason.as_ref().map_or_else(String::new, |why| format!(", because {why}"));
-            let overrides = match order.overrides.as_slice() {
-                [] => String::new(),
-                all => format!(", overriding {}", all.join(", ")),
-            };
-            format!("{} to {} from {sidecar}{reason}{overrides}", order.way.as_str(), order.to)
-        }
-        Event::Planned { plan } => format!(
-            "planned: epoch {}, from {}, {} sets, digest {}",
-            plan.epoch,
-            plan.from.as_deref().unwrap_or("nowhere known"),
-            plan.sets.len(),
-            plan.digest.get(..12).unwrap_or_default()
-        ),
-        Event::Refused { why, .. } => why.clone(),
-        Event::Idle => "the records lead there already".to_owned(),
-        Event::Judged { verdicts } => {
-            let said = verdicts.iter().map(|verdict| {
-                let mark = if verdict.overridden { " (overridden)" } else { "" };
-                format!("{} {}{mark}", verdict.gate, verdict.says.as_str())
-            });
-            format!("gates: {}", said.collect::<Vec<_>>().join(", "))
-        }
-        Event::HookRan { when, index, ok, why, took_ms } => {
-            let word = if *ok { "ran" } else { "failed" };
-            format!("hook {} {} {word} in {took_ms} ms: {why}", when.as_str(), index + 1)
-        }
-        Event::Fencing => "fences the old region".to_owned(),
-        Event::Fenced { ok: true, why } => format!("fenced: {why}"),
-        Event::Fenced { why, .. } => format!("fencing failed: {why}"),
-        Event::Proved { verdict } => format!("{} {}: {}", verdict.gate, verdict.says.as_str(), verdict.why),
-        Event::Promoting { service } => format!("promotes the database of {service}"),
-        Event::Promoted { service, ok: true, why } => format!("promoted the database of {service}: {why}"),
-        Event::Promoted { service, why, .. } => format!("the database of {service} was not promoted: {why}"),
-        Event::Sending { attempt: 1 } => "sends the change".to_owned(),
-        Event::Sending { attempt } => format!("sends what is left of the change, attempt {attempt}"),
-        Event::Accepted { notes, .. } if notes.is_empty() => "the provider has the change".to_owned(),
-        Event::Accepted { notes, .. } => format!("the provider has the change; {}", notes.join("; ")),
-        Event::Unsettled { why } => format!("not known what came of it: {why}"),
-        Event::NotSent { why, .. } => format!("nothing came of it: {why}"),
-        Event::Settled { left, why } => format!("{}: {why}", left_text(*left)),
-        Event::Deployed { signal: true } => "the provider says that it is deployed".to_owned(),
-        Event::Deployed { .. } => "the provider never says when a change is deployed".to_owned(),
-        Event::NotDeployed { why } => why.clone(),
-        Event::Served { servers } if servers.is_empty() => {
-            "the provider's proxy answers: no name server can prove anything".to_owned()
-        }
-        Event::Served { servers } => format!("every name server answers with it: {}", servers.join(", ")),
-        Event::NotServed { waiting_for } => format!("not every name server has it: {}", waiting_for.join("; ")),
-        Event::Converged { notes } if notes.is_empty() => "the old TTL has passed".to_owned(),
-        Event::Converged { notes } => format!("the old TTL has passed; {}", notes.join("; ")),
-        Event::Released { why, .. } => format!("released the fence: {why}"),
-        Event::LockLost { why } => format!("the lock was lost: {why}"),
-        Event::Resumed { .. } => "goes on".to_owned(),
-        Event::RollbackAsked { reason, .. } => {
-            format!("goes back: {}", reason.as_deref().unwrap_or("an operator said so"))
-        }
-        Event::GivenUp { reason, .. } => format!("an operator has taken it over: {reason}"),
-    }
-}
-
-fn left_text(left: Left) -> &'static str {
-    match left {
-        Left::Nothing => "it was carried out",
-        Left::Some => "a part of it was carried out",
-        Left::All => "it was not carried out",
-        Left::Conflict => "somebody else has changed the records",
-        Left::Unread => "not known",
-    }
 }

@@ -85,7 +85,11 @@ impl Job<'_> {
                 servers: servers.iter().map(NameServer::to_string).collect(),
             },
             false => Event::NotServed {
-                waiting_for: verdict.waiting_for().iter().map(|line| shortened(line)).collect(),
+                waiting_for: verdict
+                    .waiting_for()
+                    .iter()
+                    .map(|line| shortened(line))
+                    .collect(),
             },
         }
     }
@@ -98,7 +102,10 @@ impl Job<'_> {
                 Ok(servers) => return Ok(servers),
                 Err(error) if clock.now() + SAMPLE >= deadline => return Err(error.to_string()),
                 Err(error) => {
-                    self.waiting("nobody says who the name servers are", vec![error.to_string()]);
+                    self.waiting(
+                        "nobody says who the name servers are",
+                        vec![error.to_string()],
+                    );
                     sleep(SAMPLE).await;
                 }
             }
@@ -123,9 +130,15 @@ impl Job<'_> {
     pub(super) async fn converged(&self, plan: &Plan) -> Event {
         let wall = || self.tools.wall();
         let served = self.state.finish.served.as_deref();
-        let served = served.and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or_else(wall);
+        let served = served
+            .and_then(|text| text.parse::<Timestamp>().ok())
+            .unwrap_or_else(wall);
         let ttl = match self.state.back {
-            true => plan.sets.iter().filter_map(|set| Some(set.new.as_ref()?.ttl)).max(),
+            true => plan
+                .sets
+                .iter()
+                .filter_map(|set| Some(set.new.as_ref()?.ttl))
+                .max(),
             false => Some(plan.stragglers_s),
         };
         let ttl = Duration::from_secs(ttl.unwrap_or(0).into());
@@ -146,7 +159,10 @@ impl Job<'_> {
                 return converged(notes);
             }
             if old != before {
-                let what = format!("resolvers, until the old TTL has passed in {} s", left.as_secs() + 1);
+                let what = format!(
+                    "resolvers, until the old TTL has passed in {} s",
+                    left.as_secs() + 1
+                );
                 self.waiting(&what, old.clone());
                 before = old;
             }
@@ -158,7 +174,9 @@ impl Job<'_> {
     async fn signatures(&self, keys: &[Key]) -> Option<String> {
         let key = keys.first()?;
         match self.tools.verifier.validate(key).await {
-            Signed::Bogus(why) => Some(format!("{key} is signed, and the signatures do not hold: {why}")),
+            Signed::Bogus(why) => Some(format!(
+                "{key} is signed, and the signatures do not hold: {why}"
+            )),
             Signed::Secure | Signed::Unsigned | Signed::Unknown(_) => None,
         }
     }

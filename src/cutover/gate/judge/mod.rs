@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::plan::{Standing, Way};
-use super::super::spec::CutoverSpec;
 use super::{Name, Says, Verdict};
+use crate::cutover::plan::{Standing, Way};
+use crate::cutover::spec::CutoverSpec;
 use crate::dns::{Access, Key, Proof};
 
 /// What a region answered to its check.
@@ -136,7 +136,9 @@ fn fail(why: impl Into<String>) -> Judged {
 fn target_check(facts: &Facts) -> Judged {
     let to = &facts.to;
     let Some(tries) = &facts.target else {
-        return warn(format!("{to} has no `check`: nobody knows whether it answers"));
+        return warn(format!(
+            "{to} has no `check`: nobody knows whether it answers"
+        ));
     };
     let mut slowest = Duration::ZERO;
     for answer in tries {
@@ -155,13 +157,22 @@ fn target_check(facts: &Facts) -> Judged {
     match tries.len() {
         0 => fail(format!("{to} was not asked")),
         1 => pass(format!("{to} answers in {} ms", slowest.as_millis())),
-        n => pass(format!("{to} answers {n} times in a row, the slowest in {} ms", slowest.as_millis())),
+        n => pass(format!(
+            "{to} answers {n} times in a row, the slowest in {} ms",
+            slowest.as_millis()
+        )),
     }
 }
 
 fn target_data(spec: &CutoverSpec, facts: &Facts) -> Judged {
-    let told = facts.target.iter().flatten().filter_map(|a| a.as_ref().ok());
-    let told = told.map(|answer| &answer.services).find(|list| !list.is_empty());
+    let told = facts
+        .target
+        .iter()
+        .flatten()
+        .filter_map(|a| a.as_ref().ok());
+    let told = told
+        .map(|answer| &answer.services)
+        .find(|list| !list.is_empty());
     let (who, services) = match (&facts.here, told) {
         (Some(here), _) => ("this sidecar", here),
         (None, Some(told)) => ("its health", told),
@@ -179,7 +190,9 @@ fn target_data(spec: &CutoverSpec, facts: &Facts) -> Judged {
         let name = &service.name;
         let promoted = facts.promotes.contains(name);
         let late = service.lag.is_some_and(|lag| lag > spec.target_lag)
-            || service.lag_bytes.is_some_and(|bytes| bytes > spec.target_lag_bytes);
+            || service
+                .lag_bytes
+                .is_some_and(|bytes| bytes > spec.target_lag_bytes);
         let known = service.lag.is_some() || service.lag_bytes.is_some();
         let why = service.why.as_deref().unwrap_or("no primary");
         match (service.proven, promoted) {
@@ -195,7 +208,10 @@ fn target_data(spec: &CutoverSpec, facts: &Facts) -> Judged {
     }
     match behind.is_empty() {
         true => pass(format!("{who} says that every database is proven")),
-        false => pass(format!("{who}: {} will be promoted, and is not far behind", behind.join(", "))),
+        false => pass(format!(
+            "{who}: {} will be promoted, and is not far behind",
+            behind.join(", ")
+        )),
     }
 }
 
@@ -209,12 +225,19 @@ pub fn fenced(facts: &FenceFacts) -> Judged {
         .iter()
         .filter_map(|sidecar| match &sidecar.open {
             Ok(open) if open.is_empty() => None,
-            Ok(open) => Some(format!("{} lets {} through", sidecar.address, open.join(", "))),
+            Ok(open) => Some(format!(
+                "{} lets {} through",
+                sidecar.address,
+                open.join(", ")
+            )),
             Err(why) => Some(format!("{}: {why}", sidecar.address)),
         })
         .collect();
     if facts.proof.is_none() && !facts.sidecars.is_empty() && open.is_empty() {
-        return pass(format!("all {} sidecars of it hold their clients", facts.sidecars.len()));
+        return pass(format!(
+            "all {} sidecars of it hold their clients",
+            facts.sidecars.len()
+        ));
     }
     let (cannot, of) = facts.witnesses;
     match &facts.answers {
@@ -240,14 +263,18 @@ pub fn fenced(facts: &FenceFacts) -> Judged {
         None => {}
     }
     match why.is_empty() {
-        true => fail("nothing is configured that could prove it: [cutover.fence], or `admin` of the region"),
+        true => fail(
+            "nothing is configured that could prove it: [cutover.fence], or `admin` of the region",
+        ),
         false => fail(why.join("; ")),
     }
 }
 
 fn records_expected(facts: &Facts) -> Judged {
     match (&facts.standing, &facts.left_at) {
-        (Standing::Mixed(lines), _) => fail(format!("somebody else changed them: {}", lines.join("; "))),
+        (Standing::Mixed(lines), _) => {
+            fail(format!("somebody else changed them: {}", lines.join("; ")))
+        }
         (Standing::On(region), Some(left)) if region != left => warn(format!(
             "they lead to {region}, and the last cutover from here left them at {left}"
         )),
@@ -268,13 +295,19 @@ fn ttl_ceiling(spec: &CutoverSpec, facts: &Facts) -> Judged {
              first and wait that long",
             spec.ttl_ceiling
         )),
-        false => pass(format!("resolvers have the old records for at most {ttl} s")),
+        false => pass(format!(
+            "resolvers have the old records for at most {ttl} s"
+        )),
     }
 }
 
 fn negative_ttl(spec: &CutoverSpec, facts: &Facts) -> Judged {
     let servers = facts.servers.as_deref().unwrap_or_default();
-    let Some(ttl) = servers.iter().filter_map(|server| server.negative_ttl).max() else {
+    let Some(ttl) = servers
+        .iter()
+        .filter_map(|server| server.negative_ttl)
+        .max()
+    else {
         return warn("no name server says it");
     };
     let appears: Vec<String> = facts.appears.iter().map(ToString::to_string).collect();
@@ -309,7 +342,10 @@ fn name_servers(facts: &Facts) -> Judged {
         .map(|server| server.name.as_str())
         .collect();
     match inside.len() {
-        0 => pass(format!("all {} answer, and none is inside the old region", servers.len())),
+        0 => pass(format!(
+            "all {} answer, and none is inside the old region",
+            servers.len()
+        )),
         n if n == servers.len() => fail("all of them are inside the old region"),
         _ => warn(format!("inside the old region: {}", inside.join(", "))),
     }
@@ -361,10 +397,16 @@ fn cooldown(spec: &CutoverSpec, facts: &Facts) -> Judged {
 
 fn one_region_on(spec: &CutoverSpec, facts: &Facts) -> Judged {
     if !facts.empties.is_empty() {
-        return fail(format!("without records afterwards: {}", facts.empties.join(", ")));
+        return fail(format!(
+            "without records afterwards: {}",
+            facts.empties.join(", ")
+        ));
     }
     match spec.region(&facts.to) {
         None => fail(format!("there is no region {}", facts.to)),
         Some(_) => pass(format!("{} is on afterwards, and no other", facts.to)),
     }
 }
+
+#[cfg(test)]
+mod tests;
