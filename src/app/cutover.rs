@@ -1,7 +1,7 @@
 //! The cutover's wiring: its tools, and what it wants of the rest of the process.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,28 +10,43 @@ use crate::addr::Addr;
 use crate::admin::client;
 use crate::admin::command::Command;
 use crate::admin::status::{ServiceStatus, Status, status};
-use crate::cutover::desk::Desk;
+use crate::cutover::BoxFuture;
+use crate::cutover::auto::serve::{Means, Receiver};
+use crate::cutover::auto::{AutoSpec, Starter};
+use crate::cutover::desk::{Desk, Wish};
 use crate::cutover::feed::Feed;
 use crate::cutover::gate::judge::ServiceFact;
 use crate::cutover::lock;
 use crate::cutover::metrics::CutoverMetrics;
+use crate::cutover::plan::Way;
 use crate::cutover::spec::CutoverSpec;
 use crate::cutover::tools::Tools;
 use crate::cutover::world::{Told, World};
 use crate::dns::verify::Verifier;
 use crate::dns::{self, Env};
 use crate::gate::HoldReason;
+use crate::handover::{Ask, Old};
+use crate::net::listen::{Bound, control_listener};
+use crate::telemetry::problem::Problem;
 use crate::telemetry::surface::Surface;
+
+/// What there is of the cutover in this process.
+pub(super) struct Opened {
+    pub desk: Arc<Desk>,
+    /// Alertmanager's, where it may ask.
+    pub bound: Option<Bound>,
+}
 
 /// Makes the desk, and lets it work.
 ///
 /// # Errors
-/// When the config names files that cannot be used.
+/// When the config names files that cannot be used, or an address that cannot be had.
 pub(super) fn open(
     spec: &CutoverSpec,
     common: &Common,
     surface: &Arc<Surface>,
-) -> Result<Arc<Desk>, AppError> {
+    socket: &Path,
+) -> Result<Opened, AppError> {
     let env = Env {
         clock: common.clock,
         resolver: common.resolver.clone(),
@@ -54,6 +69,7 @@ pub(super) fn open(
         lock,
         world: Arc::new(Here {
             surface: surface.clone(),
+            socket: socket.to_owned(),
         }),
         sidecar: surface.name.clone(),
         region: surface.region.clone(),
@@ -64,7 +80,26 @@ pub(super) fn open(
     let (desk, works) = Desk::new(tools);
     // A run that panics is like a crash: health and data go on, and a restart shows where it stood.
     common.supervisor.spawn("cutover", desk.clone().work(works));
-    Ok(desk)
+    let auto = spec.auto.as_ref();
+    let bound = auto.map(|auto| listen(auto, common, &desk)).transpose()?;
+    Ok(Opened { desk, bound })
+}
+
+fn listen(auto: &AutoSpec, common: &Common, desk: &Arc<Desk>) -> Result<Bound, AppError> {
+    let means = Means {
+        clock: common.clock,
+        events: common.events.clone(),
+        registry: common.registry.clone(),
+        starter: Arc::new(Hand(desk.clone())),
+    };
+    let receiver = Receiver::new(auto, means);
+    let receiver = receiver.map_err(|error| AppError::Cutover(error.to_string()))?;
+    let (bound, listener) = control_listener(&Addr::Ip(auto.listen), 0)?;
+    tracing::info!(event = "listening", alertmanager = %auto.listen, "listening");
+    let stop = common.supervisor.stop().clone();
+    let serving = receiver.serve(listener, stop);
+    common.supervisor.spawn("cutover-auto", serving);
+    Ok(bound)
 }
 
 /// The name servers that this host asks; none where that cannot be read.
@@ -82,6 +117,8 @@ fn system_resolvers() -> Vec<SocketAddr> {
 /// This process.
 struct Here {
     surface: Arc<Surface>,
+    /// Our own admin socket: a promotion goes the way of an operator's `failover`.
+    socket: PathBuf,
 }
 
 impl World for Here {
@@ -96,19 +133,47 @@ impl World for Here {
     fn promote<'a>(
         &'a self,
         service: &'a str,
-        _to: Option<&'a Addr>,
-        _limit: Duration,
+        to: Option<&'a Addr>,
+        limit: Duration,
     ) -> Told<'a, String> {
         Box::pin(async move {
             let services = status(&self.surface).services;
             let found = services.iter().find(|one| one.name == service);
-            match found.map(|one| (one.protocol.as_str(), one.discovery.as_str(), &one.primary)) {
+            let found = found.ok_or("there is no such service")?;
+            let primary = found.primary.as_deref();
+            match (found.discovery.as_str(), primary, to) {
                 // Every node can be written to.
-                Some((_, "galera", Some(primary))) => Ok(format!("{primary} can be written to")),
-                Some((protocol, ..)) => Err(format!(
-                    "this build cannot promote {protocol}; use a hook before-apply"
+                ("galera", Some(primary), None) => {
+                    return Ok(format!("{primary} can be written to"));
+                }
+                (_, _, None) => return Err("`to` names no address for this region".to_owned()),
+                (_, Some(primary), Some(to)) if primary == to.to_string() => {
+                    return Ok(format!("{primary} is primary already"));
+                }
+                _ => {}
+            }
+            let ask = Ask {
+                to: to.cloned(),
+                timeout: limit,
+                dry_run: false,
+                // The region it was in is fenced or dead: that is proven by now.
+                old: match primary {
+                    Some(_) => Old::Serves,
+                    None => Old::Gone,
+                },
+            };
+            let command = Command::Failover(service.to_owned(), ask);
+            let answer = client::ask(&self.socket, &command).await;
+            let (code, body) = answer.map_err(|error| error.to_string())?;
+            match code {
+                200 => Ok(format!(
+                    "{} is primary",
+                    to.map_or_else(String::new, Addr::to_string)
                 )),
-                None => Err("there is no such service".to_owned()),
+                _ => Err(serde_json::from_slice::<Problem>(&body).map_or_else(
+                    |_| format!("failover answered {code}"),
+                    |problem| problem.detail,
+                )),
             }
         })
     }
@@ -168,5 +233,38 @@ fn fact(service: &ServiceStatus) -> ServiceFact {
             .map(Duration::from_secs),
         lag_bytes: replicas().filter_map(|one| one.lag_bytes).min(),
         why: service.reason.clone(),
+    }
+}
+
+/// What Alertmanager's wishes go through: the same desk as an operator's, without overrides.
+struct Hand(Arc<Desk>);
+
+impl Starter for Hand {
+    fn serving<'a>(&'a self) -> BoxFuture<'a, Result<String, String>> {
+        Box::pin(async move {
+            let status = self.0.status().await.map_err(|error| error.to_string())?;
+            let unknown = || {
+                let why = status
+                    .problem
+                    .as_deref()
+                    .unwrap_or("to no region that is known");
+                format!("it is not known where the records lead: {why}")
+            };
+            status.active.clone().ok_or_else(unknown)
+        })
+    }
+
+    fn start<'a>(&'a self, to: &'a str, reason: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        let wish = Wish {
+            way: Way::Cutover,
+            to: Some(to.to_owned()),
+            reason: Some(reason.to_owned()),
+            overrides: Vec::new(),
+            digest: None,
+        };
+        Box::pin(async move {
+            let started = self.0.start(wish, None).await;
+            started.map(|_| ()).map_err(|error| error.to_string())
+        })
     }
 }

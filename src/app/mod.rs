@@ -141,7 +141,7 @@ impl App {
         let (reload, reloads) = mpsc::channel(8);
         let cutover = config.cutover.as_ref();
         let cutover = cutover
-            .map(|spec| cutover::open(spec, &common, &surface))
+            .map(|spec| cutover::open(spec, &common, &surface, &config.admin.socket))
             .transpose()?;
         let controls = Arc::new(Controls {
             surface: surface.clone(),
@@ -151,7 +151,7 @@ impl App {
             handovers: Handovers::new(clock, common.events.clone(), common.supervisor.clone()),
             services: ArcSwap::default(),
             reload,
-            cutover,
+            cutover: cutover.as_ref().map(|opened| opened.desk.clone()),
         });
         let mut app = Self {
             path,
@@ -162,7 +162,10 @@ impl App {
             surface,
             controls,
             reloads,
-            control: Vec::new(),
+            control: cutover
+                .and_then(|opened| opened.bound)
+                .into_iter()
+                .collect(),
         };
         app.start_services()?;
         app.open_control()?;

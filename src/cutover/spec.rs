@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::auto::AutoSpec;
 use super::lock::LockSpec;
 use super::network::Network;
 use super::notify::NotifySpec;
@@ -52,6 +53,8 @@ pub struct CutoverSpec {
     pub lock: Option<LockSpec>,
     /// Who is told when a run begins and ends.
     pub notify: Option<NotifySpec>,
+    /// Who else may ask for a cutover.
+    pub auto: Option<AutoSpec>,
 }
 
 /// `[[cutover.region]]`.

@@ -86,6 +86,7 @@ pub fn read(root: &mut Table, services: &[Draft]) -> Option<CutoverSpec> {
         promote,
         lock: None,
         notify: None,
+        auto: None,
     };
     every_region_fits(report, &spec, &regions);
     Some(spec)

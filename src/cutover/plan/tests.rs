@@ -70,6 +70,7 @@ pub fn spec(v6: bool) -> CutoverSpec {
         promote: Vec::new(),
         lock: None,
         notify: None,
+        auto: None,
     }
 }
 
