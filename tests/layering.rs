@@ -191,6 +191,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "net",
             "signal",
             "supervise",
+            "telemetry::metrics",
             "topology",
         ],
     ),
@@ -242,6 +243,10 @@ const PURE: &[&str] = &[
     "cutover/gate/mod.rs",
     "cutover/machine/",
     "cutover/journal/line.rs",
+    "telemetry/page/html.rs",
+    "telemetry/page/model.rs",
+    "telemetry/page/picture.rs",
+    "telemetry/page/render.rs",
 ];
 const PURE_BUT: &[&str] = &["config/load.rs"];
 const NOT_PURE: &[&str] = &[

@@ -15,4 +15,5 @@ pub mod region;
 pub mod server;
 pub mod sessions;
 pub mod spec;
-pub mod status;
+
+pub use crate::telemetry::status;

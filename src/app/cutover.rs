@@ -1,14 +1,15 @@
 //! The cutover's wiring: its tools, and what it wants of the rest of the process.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use super::{AppError, Common};
 use crate::addr::Addr;
 use crate::admin::client;
 use crate::admin::command::Command;
+use crate::admin::controls::Controls;
 use crate::admin::status::{ServiceStatus, Status, status};
 use crate::cutover::BoxFuture;
 use crate::cutover::auto::serve::{Means, Receiver};
@@ -24,10 +25,10 @@ use crate::cutover::tools::Tools;
 use crate::cutover::world::{Told, World};
 use crate::dns::verify::Verifier;
 use crate::dns::{self, Env};
+use crate::events::By;
 use crate::gate::HoldReason;
-use crate::handover::{Ask, Old};
+use crate::handover::account::Outcome;
 use crate::net::listen::{Bound, control_listener};
-use crate::telemetry::problem::Problem;
 use crate::telemetry::surface::Surface;
 
 /// What there is of the cutover in this process.
@@ -35,6 +36,15 @@ pub(super) struct Opened {
     pub desk: Arc<Desk>,
     /// Alertmanager's, where it may ask.
     pub bound: Option<Bound>,
+    here: Arc<Here>,
+}
+
+impl Opened {
+    /// Whom promotions go through, once they are there.
+    pub fn connect(&self, controls: &Arc<Controls>) {
+        // It is called once.
+        let _ = self.here.controls.set(Arc::downgrade(controls));
+    }
 }
 
 /// Makes the desk, and lets it work.
@@ -45,7 +55,6 @@ pub(super) fn open(
     spec: &CutoverSpec,
     common: &Common,
     surface: &Arc<Surface>,
-    socket: &Path,
 ) -> Result<Opened, AppError> {
     let env = Env {
         clock: common.clock,
@@ -61,16 +70,17 @@ pub(super) fn open(
         .map(|spec| lock::lock(spec, &env))
         .transpose();
     let lock = lock.map_err(|error| failed(format!("lock: {error}")))?;
+    let here = Arc::new(Here {
+        surface: surface.clone(),
+        controls: OnceLock::new(),
+    });
     let tools = Tools {
         spec: spec.clone(),
         env,
         provider,
         verifier,
         lock,
-        world: Arc::new(Here {
-            surface: surface.clone(),
-            socket: socket.to_owned(),
-        }),
+        world: here.clone(),
         sidecar: surface.name.clone(),
         region: surface.region.clone(),
         events: common.events.clone(),
@@ -82,7 +92,7 @@ pub(super) fn open(
     common.supervisor.spawn("cutover", desk.clone().work(works));
     let auto = spec.auto.as_ref();
     let bound = auto.map(|auto| listen(auto, common, &desk)).transpose()?;
-    Ok(Opened { desk, bound })
+    Ok(Opened { desk, bound, here })
 }
 
 fn listen(auto: &AutoSpec, common: &Common, desk: &Arc<Desk>) -> Result<Bound, AppError> {
@@ -115,10 +125,10 @@ fn system_resolvers() -> Vec<SocketAddr> {
 }
 
 /// This process.
-struct Here {
+pub(super) struct Here {
     surface: Arc<Surface>,
-    /// Our own admin socket: a promotion goes the way of an operator's `failover`.
-    socket: PathBuf,
+    /// Known when all of it is made.
+    controls: OnceLock<Weak<Controls>>,
 }
 
 impl World for Here {
@@ -140,40 +150,26 @@ impl World for Here {
             let services = status(&self.surface).services;
             let found = services.iter().find(|one| one.name == service);
             let found = found.ok_or("there is no such service")?;
-            let primary = found.primary.as_deref();
-            match (found.discovery.as_str(), primary, to) {
+            match (found.discovery.as_str(), &found.primary, to) {
                 // Every node can be written to.
                 ("galera", Some(primary), None) => {
                     return Ok(format!("{primary} can be written to"));
                 }
+                // Whoever has most may be in the old region.
                 (_, _, None) => return Err("`to` names no address for this region".to_owned()),
-                (_, Some(primary), Some(to)) if primary == to.to_string() => {
-                    return Ok(format!("{primary} is primary already"));
-                }
                 _ => {}
             }
-            let ask = Ask {
-                to: to.cloned(),
-                timeout: limit,
-                dry_run: false,
-                // The region it was in is fenced or dead: that is proven by now.
-                old: match primary {
-                    Some(_) => Old::Serves,
-                    None => Old::Gone,
-                },
+            let controls = self.controls.get().and_then(Weak::upgrade);
+            let controls = controls.ok_or("it shuts down")?;
+            let by = By {
+                uid: rustix::process::getuid().as_raw(),
+                pid: None,
             };
-            let command = Command::Failover(service.to_owned(), ask);
-            let answer = client::ask(&self.socket, &command).await;
-            let (code, body) = answer.map_err(|error| error.to_string())?;
-            match code {
-                200 => Ok(format!(
-                    "{} is primary",
-                    to.map_or_else(String::new, Addr::to_string)
-                )),
-                _ => Err(serde_json::from_slice::<Problem>(&body).map_or_else(
-                    |_| format!("failover answered {code}"),
-                    |problem| problem.detail,
-                )),
+            let account = controls.promote(service, to.cloned(), limit, by).await;
+            let account = account.map_err(|refusal| refusal.to_string())?;
+            match account.outcome {
+                Outcome::Done => Ok(account.message),
+                _ => Err(account.message),
             }
         })
     }

@@ -38,7 +38,7 @@ use crate::runtime::DataThreads;
 use crate::signal::{Crossings, crossings};
 use crate::supervise::Supervisor;
 use crate::telemetry::metrics::{Registry, UPKEEP};
-use crate::telemetry::surface::{Identity, Shown, Surface};
+use crate::telemetry::surface::{Identity, Shown, Sources, Surface};
 use crate::telemetry::{agent, http};
 
 /// Why the sidecar cannot start.
@@ -123,6 +123,7 @@ impl App {
         let registry = Registry::new();
         registry.describe(crate::data::metrics::DESCRIBED);
         registry.describe(crate::monitor::metrics::DESCRIBED);
+        registry.describe(crate::handover::run::DESCRIBED);
         let common = Common {
             clock,
             drain: Arc::new(Drain::default()),
@@ -141,18 +142,26 @@ impl App {
         let (reload, reloads) = mpsc::channel(8);
         let cutover = config.cutover.as_ref();
         let cutover = cutover
-            .map(|spec| cutover::open(spec, &common, &surface, &config.admin.socket))
+            .map(|spec| cutover::open(spec, &common, &surface))
             .transpose()?;
         let controls = Arc::new(Controls {
             surface: surface.clone(),
             drain: common.drain.clone(),
             events: common.events.clone(),
             pins: common.pins.clone(),
-            handovers: Handovers::new(clock, common.events.clone(), common.supervisor.clone()),
+            handovers: Handovers::new(
+                clock,
+                common.events.clone(),
+                common.supervisor.clone(),
+                &common.registry,
+            ),
             services: ArcSwap::default(),
             reload,
             cutover: cutover.as_ref().map(|opened| opened.desk.clone()),
         });
+        if let Some(opened) = &cutover {
+            opened.connect(&controls);
+        }
         let mut app = Self {
             path,
             config,
@@ -330,8 +339,14 @@ fn surface(config: &Config, common: &Common) -> Arc<Surface> {
         services: Vec::new(),
         unhealthy_after: config.http.unhealthy_after,
     };
-    let (drain, registry) = (common.drain.clone(), common.registry.clone());
-    Surface::new(identity, common.clock, drain, registry, shown)
+    let sources = Sources {
+        clock: common.clock,
+        drain: common.drain.clone(),
+        events: common.events.clone(),
+        registry: common.registry.clone(),
+        supervisor: common.supervisor.clone(),
+    };
+    Surface::new(identity, sources, shown)
 }
 
 fn host_name() -> String {
