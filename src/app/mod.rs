@@ -117,26 +117,7 @@ impl App {
         let Loaded {
             path, text, config, ..
         } = loaded;
-        let clock = Clock::start();
-        let descriptors = fds::raise_limit();
-        let threads = DataThreads::start(config.workers)?;
-        let registry = Registry::new();
-        registry.describe(crate::data::metrics::DESCRIBED);
-        registry.describe(crate::monitor::metrics::DESCRIBED);
-        registry.describe(crate::handover::run::DESCRIBED);
-        let common = Common {
-            clock,
-            drain: Arc::new(Drain::default()),
-            events: Events::new(clock),
-            pins: Arc::new(Pins::load(&config.admin.socket)),
-            registry,
-            resolver: Resolver::from_system(),
-            supervisor: Supervisor::default(),
-            crossings: crossings(threads.count()),
-            process: Limit::new(fds::session_budget(descriptors, threads.count())),
-            refusing: Limit::new(fds::refusal_budget(descriptors, threads.count())),
-            threads,
-        };
+        let common = common(&config)?;
         let surface = surface(&config, &common);
         surface.set_config_text(config::mask::passwords(&text));
         let (reload, reloads) = mpsc::channel(8);
@@ -150,7 +131,7 @@ impl App {
             events: common.events.clone(),
             pins: common.pins.clone(),
             handovers: Handovers::new(
-                clock,
+                common.clock,
                 common.events.clone(),
                 common.supervisor.clone(),
                 &common.registry,
@@ -328,6 +309,30 @@ impl App {
         common.threads.stop();
         info!(event = "stopped", "stopped");
     }
+}
+
+/// What all services are going to share.
+fn common(config: &Config) -> Result<Common, AppError> {
+    let clock = Clock::start();
+    let descriptors = fds::raise_limit();
+    let threads = DataThreads::start(config.workers)?;
+    let registry = Registry::new();
+    registry.describe(crate::data::metrics::DESCRIBED);
+    registry.describe(crate::monitor::metrics::DESCRIBED);
+    registry.describe(crate::handover::run::DESCRIBED);
+    Ok(Common {
+        clock,
+        drain: Arc::new(Drain::default()),
+        events: Events::new(clock),
+        pins: Arc::new(Pins::load(&config.admin.socket)),
+        registry,
+        resolver: Resolver::from_system(),
+        supervisor: Supervisor::default(),
+        crossings: crossings(threads.count()),
+        process: Limit::new(fds::session_budget(descriptors, threads.count())),
+        refusing: Limit::new(fds::refusal_budget(descriptors, threads.count())),
+        threads,
+    })
 }
 
 fn surface(config: &Config, common: &Common) -> Arc<Surface> {
