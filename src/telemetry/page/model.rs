@@ -203,7 +203,8 @@ impl Model {
 fn head(status: &Status, phase: Phase) -> Head {
     let word = status.health.status;
     let reason = |s: &ServiceStatus| Some(format!("{}: {}", s.name, s.reason.as_ref()?));
-    let reasons: Vec<String> = status.services.iter().filter_map(reason).collect();
+    let services = status.services.iter().filter_map(reason);
+    let reasons: Vec<String> = status.cutover.iter().cloned().chain(services).collect();
     Head {
         name: status.name.clone(),
         region: status.region.clone(),
