@@ -23,4 +23,5 @@ mod operate;
 mod passive;
 mod resources;
 mod security;
+mod sql_failover;
 mod standalone;
