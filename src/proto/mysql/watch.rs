@@ -194,6 +194,20 @@ async fn ask_in_time<T>(
     asked.unwrap_or_else(|_| Err(format!("no answer within {WITHIN:?}")))
 }
 
+/// Tells the judge of every change of preference, for ever.
+async fn pass_wishes<T>(
+    mut preference: watch::Receiver<Option<Addr>>,
+    seen: mpsc::Sender<Seen<T>>,
+) {
+    loop {
+        let wish = preference.borrow_and_update().clone();
+        let _ = seen.send(Seen::Prefer(wish)).await;
+        if preference.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
 async fn run<T, J>(
     mut judge: J,
     subject: Subject<T>,
@@ -243,17 +257,7 @@ async fn run<T, J>(
         };
         Box::pin(probe(prober, pace, seen_tx.clone(), wrap))
     });
-    let wish_tx = hint_tx.clone();
-    let mut preference = common.preference.clone();
-    let pass_wishes = async move {
-        loop {
-            let wish = preference.borrow_and_update().clone();
-            let _ = wish_tx.send(Seen::Prefer(wish)).await;
-            if preference.changed().await.is_err() {
-                return std::future::pending::<()>().await;
-            }
-        }
-    };
+    let pass_wishes = pass_wishes(common.preference.clone(), hint_tx.clone());
     let pass_hints = async move {
         while let Some(addr) = hints.recv().await {
             let _ = hint_tx.send(Seen::Hint(addr)).await;

@@ -10,7 +10,7 @@ use pilotfish_harness::sql::Conn;
 use pilotfish_harness::wait;
 use pilotfish_harness::writer::{LEDGER_TABLE, Mode, Options, Writer};
 
-use super::{PATIENCE, break_midway, ensure_dry_run, failover};
+use super::{GOING_ON, PATIENCE, break_midway, ensure_dry_run, failover};
 use crate::kit::{LONG, binary};
 use crate::support::assert_sound;
 
@@ -75,7 +75,7 @@ fn ensure_nothing_lost(writers: Vec<Writer>, cluster: &GaleraCluster) -> Result<
             );
         }
         ensure!(
-            ledger.acked().count() > 10,
+            ledger.acked().next().is_some(),
             "{label}: {:?}",
             ledger.error_counts()
         );
@@ -105,7 +105,7 @@ fn another_node_comes_first_and_sessions_leave_at_a_boundary() -> Result<()> {
         "{prefer}"
     );
     for writer in &all {
-        writer.wait_ack_after(Instant::now(), LONG)?;
+        writer.wait_ack_after(Instant::now() + GOING_ON, LONG)?;
     }
     ensure_nothing_lost(all, &cluster)?;
     // It stays so, and is shown; the other sidecar was not told.

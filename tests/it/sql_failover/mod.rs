@@ -67,12 +67,17 @@ impl Told {
     }
 }
 
-/// Waits until the failover that is under way holds clients: all checks are over then, and nothing was
-/// changed yet while somebody keeps it waiting.
-fn wait_holding(sidecar: &Sidecar) -> Result<()> {
+/// How many failovers have held clients so far.
+fn holds(sidecar: &Sidecar) -> Result<usize> {
+    let events = sidecar.admin("GET", "/v1/events", "")?.body;
+    Ok(events.matches("hold: done").count())
+}
+
+/// Waits until the next failover holds clients: all checks are over then, and nothing was changed yet while
+/// somebody keeps it waiting.
+fn wait_holding(sidecar: &Sidecar, before: usize) -> Result<()> {
     wait::until_true("the failover to hold clients", LONG, || {
-        let events = sidecar.admin("GET", "/v1/events", "")?.body;
-        Ok(events.contains("hold: done"))
+        Ok(holds(sidecar)? > before)
     })
 }
 
@@ -83,9 +88,10 @@ fn break_midway<B>(
     busy: B,
     break_it: impl FnOnce() -> Result<()>,
 ) -> Result<Told> {
+    let before = holds(sidecar)?;
     std::thread::scope(|scope| {
         let told = scope.spawn(|| failover(sidecar, &["--timeout", "6s"]));
-        wait_holding(sidecar)?;
+        wait_holding(sidecar, before)?;
         break_it()?;
         drop(busy);
         told.join().ok().context("a panic")?
@@ -112,3 +118,6 @@ fn ensure_dry_run(sidecar: &Sidecar, steps: &[&str]) -> Result<()> {
 
 /// How long a client that waits is patient.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Writers write for a while after it, as they would.
+const GOING_ON: Duration = Duration::from_millis(500);

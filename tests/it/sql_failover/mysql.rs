@@ -10,11 +10,12 @@ use pilotfish_harness::sql::Conn;
 use pilotfish_harness::wait;
 use pilotfish_harness::writer::{LEDGER_TABLE, Mode, Options, Writer};
 
-use super::{PATIENCE, ensure_dry_run, failover, wait_holding};
+use super::{GOING_ON, PATIENCE, ensure_dry_run, failover, wait_holding};
 use crate::kit::{LONG, binary};
 use crate::support::assert_sound;
 
-const PRIVILEGES: &str = "READ_ONLY ADMIN, CONNECTION ADMIN, REPLICATION SLAVE ADMIN, PROCESS";
+const PRIVILEGES: &str =
+    "READ_ONLY ADMIN, CONNECTION ADMIN, REPLICATION SLAVE ADMIN, PROCESS, RELOAD";
 
 struct Trio {
     nodes: Vec<MariaDb>,
@@ -129,7 +130,7 @@ impl Trio {
                 counted.repeated
             );
             ensure!(
-                ledger.acked().count() > 10,
+                ledger.acked().next().is_some(),
                 "{label}: {:?}",
                 ledger.error_counts()
             );
@@ -173,7 +174,7 @@ fn nothing_that_was_acknowledged_is_lost_there_and_back() -> Result<()> {
         ensure!(told.account["clean"] == true, "{:#}", told.account);
         ensure!(trio.sidecar.primary("shop")? == Some(trio.nodes[new].addr));
         for writer in &writers[..2] {
-            writer.wait_ack_after(Instant::now(), LONG)?;
+            writer.wait_ack_after(Instant::now() + GOING_ON, LONG)?;
         }
         ensure!(trio.is_closed(old)? && !trio.is_closed(new)?);
         trio.ensure_nothing_lost(writers, new)?;
@@ -214,7 +215,7 @@ fn what_cannot_be_finished_is_put_back() -> Result<()> {
     busy.query("INSERT INTO ledger (writer, seq) VALUES ('busy', 1)")?;
     let told = std::thread::scope(|scope| {
         let told = scope.spawn(|| failover(&trio.sidecar, &["--timeout", "6s"]));
-        wait_holding(&trio.sidecar)?;
+        wait_holding(&trio.sidecar, 0)?;
         locker.query("LOCK TABLES shop.ledger WRITE")?;
         busy.query("COMMIT")?;
         told.join().ok().context("a panic")?
@@ -248,12 +249,8 @@ fn who_holds_a_lock_on_the_old_primary_is_ended() -> Result<()> {
     let mut locker = Conn::connect(&trio.nodes[0].addr.into(), &login, LONG)?;
     locker.query("LOCK TABLES ledger WRITE")?;
     failover(&trio.sidecar, &[])?.ensure(0, "done", "")?;
-    let gone = || {
-        wait::until_true("the locker to be ended", Duration::from_secs(5), || {
-            Ok(!locker.is_usable())
-        })
-    };
-    gone()?;
+    let ended = Duration::from_secs(5);
+    wait::until_true("the locker to be ended", ended, || Ok(!locker.is_usable()))?;
     assert_sound(&trio.sidecar)
 }
 

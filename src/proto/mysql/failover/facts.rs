@@ -174,6 +174,7 @@ impl Facts {
                     &["REPLICATION SLAVE ADMIN", "SUPER"],
                 ),
                 ("PROCESS", &["PROCESS"]),
+                ("RELOAD", &["RELOAD"]),
             ],
             Flavor::MariaDb(major, minor) if (major, minor) >= (10, 5) => &[
                 (
@@ -186,10 +187,13 @@ impl Facts {
                     &["REPLICATION SLAVE ADMIN", "SUPER"],
                 ),
                 ("PROCESS", &["PROCESS"]),
+                ("RELOAD", &["RELOAD"]),
             ],
-            Flavor::MariaDb(..) | Flavor::MySql { replicas: false } => {
-                &[("SUPER", &["SUPER"]), ("PROCESS", &["PROCESS"])]
-            }
+            Flavor::MariaDb(..) | Flavor::MySql { replicas: false } => &[
+                ("SUPER", &["SUPER"]),
+                ("PROCESS", &["PROCESS"]),
+                ("RELOAD", &["RELOAD"]),
+            ],
             Flavor::MySql { replicas: true } => &[
                 (
                     "SYSTEM_VARIABLES_ADMIN",
@@ -201,6 +205,7 @@ impl Facts {
                     &["REPLICATION_SLAVE_ADMIN", "SUPER"],
                 ),
                 ("PROCESS", &["PROCESS"]),
+                ("RELOAD", &["RELOAD"]),
             ],
         };
         needed
@@ -423,12 +428,12 @@ mod tests {
             ),
             (
                 maria,
-                &["GRANT SUPER, PROCESS ON *.* TO `p`@`%`"],
+                &["GRANT SUPER, PROCESS, RELOAD ON *.* TO `p`@`%`"],
                 Some("READ_ONLY ADMIN"),
             ),
             (
                 "10.6.1-MariaDB",
-                &["GRANT SUPER, PROCESS ON *.* TO `p`@`%`"],
+                &["GRANT SUPER, PROCESS, RELOAD ON *.* TO `p`@`%`"],
                 None,
             ),
             (
@@ -439,7 +444,7 @@ mod tests {
             (
                 maria,
                 &[
-                    "GRANT PROCESS, CONNECTION ADMIN, READ_ONLY ADMIN, REPLICATION SLAVE ADMIN ON *.* TO p",
+                    "GRANT PROCESS, RELOAD, CONNECTION ADMIN, READ_ONLY ADMIN, REPLICATION SLAVE ADMIN ON *.* TO p",
                     "GRANT ALL PRIVILEGES ON `shop`.* TO `p`@`%`",
                 ],
                 None,
@@ -451,7 +456,10 @@ mod tests {
             ),
             (
                 "8.4.3",
-                &["GRANT PROCESS ON *.* TO p", "GRANT SUPER ON *.* TO p"],
+                &[
+                    "GRANT PROCESS, RELOAD ON *.* TO p",
+                    "GRANT SUPER ON *.* TO p",
+                ],
                 None,
             ),
             (

@@ -143,20 +143,25 @@ impl Script for PostgresScript {
 
 impl PostgresScript {
     async fn catch_up(&self) -> Result<String, String> {
-        let (target, goal) = (&self.target, self.goal);
-        let mut server = self.servers.open(target).await?;
+        let target = &self.target;
         loop {
-            let place = server.place().await?;
-            if !place.in_recovery {
-                return Err(format!("{target} was promoted by somebody else"));
+            let Ok(mut server) = self.servers.open(target).await else {
+                // It may be back before the time is up.
+                sleep(LOOK).await;
+                continue;
+            };
+            while let Ok(place) = server.place().await {
+                if !place.in_recovery {
+                    return Err(format!("{target} was promoted by somebody else"));
+                }
+                if place.paused {
+                    return Err(format!("{target}: its replay is paused"));
+                }
+                if place.replayed >= self.goal {
+                    return Ok(format!("{target} has replayed up to {}", place.replayed));
+                }
+                sleep(LOOK).await;
             }
-            if place.paused {
-                return Err(format!("{target}: its replay is paused"));
-            }
-            if place.replayed >= goal {
-                return Ok(format!("{target} has replayed up to {}", place.replayed));
-            }
-            sleep(LOOK).await;
         }
     }
 
