@@ -15,9 +15,11 @@
 //! - [`handover`]: forced failover: the database is asked for another primary, step by step, and back
 //! - [`proto`]: what is special about each wire protocol, and how its primary is found
 //! - [`events`]: what happened and when, for operators
+//! - [`cutover`]: a site's move to another region: locks, hooks, word to others
 //! - [`dns`]: the records that lead to a region, at whichever provider, and the proof that they are served
 //! - [`telemetry`]: health, metrics and log
 //! - [`admin`], [`cli`]: the admin socket and the command line that talks to it
+//! - [`command`]: operators' own commands, run and bounded
 //! - [`addr`], [`clock`], [`secret`]: small words that everybody uses
 //!
 //! Decisions are pure: [`topology::reduce`], [`topology::pick`] and the judges of [`proto`] read no
@@ -31,7 +33,9 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
+pub mod cutover;
 pub mod data;
 pub mod dns;
 pub mod drain;

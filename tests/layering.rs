@@ -150,6 +150,26 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "topology",
         ],
     ),
+    // A site's move to another region.
+    (
+        "cutover",
+        &[
+            "addr",
+            "clock",
+            "command",
+            "dns",
+            "events",
+            "gate",
+            "net",
+            "secret",
+            "signal",
+            "supervise",
+            "telemetry::metrics",
+            "telemetry::problem",
+            "telemetry::serve",
+            "topology",
+        ],
+    ),
     // Forced failover: the steps and their way back; what a database is told is in `proto`.
     (
         "handover",
@@ -170,6 +190,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("dns::spec", &["addr", "net::tls", "secret"]),
     ("net", &["addr", "clock", "secret", "signal"]),
     // Leaves.
+    ("command", &["clock"]),
     ("topology", &["addr", "clock", "signal"]),
     ("events", &["addr", "clock", "signal", "topology"]),
     ("gate", &["clock", "signal"]),

@@ -84,6 +84,51 @@ impl TokenApi {
     }
 }
 
+/// What [`client`] needs.
+pub struct Caller<'a> {
+    /// Roots and client certificate for `https`; names are always verified.
+    pub tls: &'a TlsSettings,
+    /// Whether anything is asked over TLS.
+    pub https: bool,
+    /// One request, from connecting to the last byte of its answer.
+    pub limit: Duration,
+    pub resolver: Resolver,
+}
+
+/// A client that sends nothing twice, follows no redirect and keeps no connection.
+///
+/// # Errors
+/// When the TLS settings name files that cannot be used.
+pub fn client(caller: &Caller<'_>) -> Result<reqwest::Client, String> {
+    let tls = match caller.https {
+        true => TlsSettings {
+            mode: TlsMode::VerifyFull,
+            ..caller.tls.clone()
+        },
+        // Never used: it spares a host without root certificates the complaint about them.
+        false => TlsSettings {
+            mode: TlsMode::Require,
+            ..TlsSettings::default()
+        },
+    };
+    let tls = client_config(&tls).map_err(|e| format!("TLS: {e}"))?;
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .http1_only()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        // A kept connection that dies under a request leaves it unknown whether it was seen.
+        .pool_max_idle_per_host(0)
+        // Well before the other one: what was not connected was not sent either.
+        .connect_timeout(caller.limit / 2)
+        .timeout(caller.limit)
+        .user_agent(concat!("pilotfish/", env!("CARGO_PKG_VERSION")))
+        .dns_resolver(Arc::new(Names(caller.resolver.clone())))
+        .build()
+        .map_err(|e| e.to_string())
+}
+
 impl Http {
     /// # Errors
     /// When the URL is none, or the TLS settings name files that cannot be used.
@@ -97,33 +142,13 @@ impl Http {
         if !plain || !url.has_host() || !url.username().is_empty() || url.password().is_some() {
             return Err(bad("the endpoint is not an http or https URL".to_owned()));
         }
-        let tls = match url.scheme() {
-            "https" => TlsSettings {
-                mode: TlsMode::VerifyFull,
-                ..settings.endpoint.tls.clone()
-            },
-            // Never used: it spares a host without root certificates the complaint about them.
-            _ => TlsSettings {
-                mode: TlsMode::Require,
-                ..TlsSettings::default()
-            },
-        };
-        let tls = client_config(&tls).map_err(|e| bad(format!("TLS: {e}")))?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .http1_only()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            // A kept connection that dies under a request leaves it unknown whether it was seen.
-            .pool_max_idle_per_host(0)
-            // Well before the other one: what was not connected was not sent either.
-            .connect_timeout(settings.patience.request / 2)
-            .timeout(settings.patience.request)
-            .user_agent(concat!("pilotfish/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Arc::new(Names(env.resolver.clone())))
-            .build()
-            .map_err(|e| bad(e.to_string()))?;
+        let client = client(&Caller {
+            tls: &settings.endpoint.tls,
+            https: url.scheme() == "https",
+            limit: settings.patience.request,
+            resolver: env.resolver.clone(),
+        });
+        let client = client.map_err(bad)?;
         Ok(Self {
             client,
             base: base.to_owned(),
@@ -336,11 +361,19 @@ enum Once {
     },
 }
 
-async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+async fn body(response: reqwest::Response) -> Result<Vec<u8>, String> {
+    body_within(response, MAX_BODY).await
+}
+
+/// The whole body, if it has at most `most` bytes.
+///
+/// # Errors
+/// When it is longer, or does not arrive.
+pub async fn body_within(mut response: reqwest::Response, most: usize) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(root)? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(format!("an answer of more than {MAX_BODY} bytes"));
+        if body.len() + chunk.len() > most {
+            return Err(format!("an answer of more than {most} bytes"));
         }
         body.extend_from_slice(&chunk);
     }
@@ -348,7 +381,7 @@ async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
 }
 
 /// The innermost cause, which says most, without the URL.
-fn root(error: reqwest::Error) -> String {
+pub fn root(error: reqwest::Error) -> String {
     let timeout = error.is_timeout();
     let error = error.without_url();
     let mut cause: &dyn std::error::Error = &error;

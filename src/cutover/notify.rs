@@ -1,0 +1,114 @@
+//! Word to others: a JSON object for each webhook. It is bounded in time, and nothing waits for its
+//! success.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use tracing::warn;
+
+use crate::dns::http::{Caller, client, root};
+use crate::net::resolve::Resolver;
+use crate::net::tls::TlsSettings;
+use crate::secret::Secret;
+
+const TRIES: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// `[cutover.notify]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotifySpec {
+    /// URLs, `http` or `https`. Many carry a token, so they are secrets as a whole.
+    pub webhooks: Vec<Secret>,
+    /// For all tries of a webhook together.
+    pub timeout: Duration,
+}
+
+/// What is said. `text` alone is understood by Slack, Mattermost and their like; the rest is for
+/// programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// One line for people.
+    pub text: String,
+    /// A word for programs, such as `cutover-started`.
+    pub event: String,
+    /// The sidecar that says it.
+    pub name: String,
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub reason: Option<String>,
+    /// The digest of the plan.
+    pub plan: Option<String>,
+    pub epoch: Option<u64>,
+    /// RFC 3339.
+    pub time: String,
+}
+
+/// Sends `message` to all webhooks at once, a few times where that may help. Returns when all have it
+/// or the time is over; what went wrong is logged. Redirects are not followed. Dropped, some may have
+/// it.
+pub async fn notify(spec: &NotifySpec, message: &Message) {
+    let body = match serde_json::to_vec(message) {
+        Ok(body) => Bytes::from(body),
+        Err(error) => return warn!(event = "notify-failed", %error, "a message is not JSON"),
+    };
+    let each = spec.webhooks.iter().enumerate().map(|(at, url)| {
+        let body = body.clone();
+        async move {
+            if let Err(why) = bounded(spec.timeout, send(url, spec.timeout, body)).await {
+                warn!(event = "notify-failed", webhook = at + 1, "{why}");
+            }
+        }
+    });
+    let mut all: FuturesUnordered<_> = each.collect();
+    while all.next().await.is_some() {}
+}
+
+async fn bounded(
+    limit: Duration,
+    work: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    let late = |_| Err("no answer in time".to_owned());
+    tokio::time::timeout(limit, work).await.unwrap_or_else(late)
+}
+
+/// The error does not name the URL.
+async fn send(url: &Secret, limit: Duration, body: Bytes) -> Result<(), String> {
+    let url = reqwest::Url::parse(url.expose()).map_err(|_| "it is not a URL".to_owned())?;
+    let client = client(&Caller {
+        tls: &TlsSettings::default(),
+        https: url.scheme() == "https",
+        // So that a server that hangs once leaves time for another try.
+        limit: limit.mul_f64(0.4),
+        resolver: Resolver::from_system(),
+    })?;
+    let mut pause = FIRST_PAUSE;
+    let mut tries = 1;
+    loop {
+        let mut request = reqwest::Request::new(reqwest::Method::POST, url.clone());
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(CONTENT_TYPE, json);
+        *request.body_mut() = Some(body.clone().into());
+        let why = match client.execute(request).await {
+            Ok(answer) if answer.status().is_success() => return Ok(()),
+            Ok(answer) => {
+                let status = answer.status().as_u16();
+                if status < 500 && status != 429 {
+                    return Err(format!("it answered {status}"));
+                }
+                format!("it answered {status}")
+            }
+            Err(error) => root(error),
+        };
+        if tries == TRIES {
+            return Err(format!("{why}, {TRIES} times"));
+        }
+        tries += 1;
+        tokio::time::sleep(pause).await;
+        pause *= 4;
+    }
+}
