@@ -10,7 +10,7 @@ use pilotfish_harness::sql::Conn;
 use pilotfish_harness::wait;
 use pilotfish_harness::writer::{LEDGER_TABLE, Mode, Options, Writer};
 
-use super::{GOING_ON, PATIENCE, ensure_dry_run, failover, wait_holding};
+use super::{GOING_ON, PATIENCE, break_midway, ensure_dry_run, failover, wait_holding};
 use crate::kit::{LONG, binary};
 use crate::support::assert_sound;
 
@@ -85,6 +85,7 @@ impl Trio {
     /// Two through the sidecar, one past it.
     fn writers(&self, direct_to: usize) -> Result<Vec<Writer>> {
         let start = |label: &str, target: Target, mode| {
+            let label = format!("{label}-{direct_to}");
             let mut options = Options::new(label, target, mode);
             let login = SHOP.login().into_db(DATABASE);
             (options.rate, options.timeout, options.sql) = (50, PATIENCE, Some(login));
@@ -300,5 +301,46 @@ fn a_dead_primary_is_succeeded() -> Result<()> {
     failover(&trio.sidecar, &["--old-primary-gone"])?.ensure(0, "done", "")?;
     ensure!(trio.sidecar.primary("shop")? == Some(trio.nodes[1].addr));
     ensure!(!trio.is_closed(1)?);
+    assert_sound(&trio.sidecar)
+}
+
+/// Every step is taken but the last, for which a privilege is missing by then.
+#[test]
+fn what_fails_late_is_put_back_all_the_way() -> Result<()> {
+    let trio = Trio::start(1, PRIVILEGES)?;
+    let writers = trio.writers(0)?;
+    let login = SHOP.login().into_db(DATABASE);
+    let mut busy = Conn::connect(&Target::Tcp(trio.sidecar.tcp("shop")?), &login, LONG)?;
+    busy.query("BEGIN")?;
+    busy.query("INSERT INTO ledger (writer, seq) VALUES ('busy', 1)")?;
+    let change = |what: &str| -> Result<()> {
+        let mut replica = trio.nodes[1].conn()?;
+        replica.query("SET SESSION sql_log_bin = 0")?;
+        replica.query(&what.replace("ACCOUNT", &format!("'{}'@'%'", PROBE.user)))?;
+        Ok(())
+    };
+    let told = break_midway(&trio.sidecar, busy, || {
+        change("REVOKE READ_ONLY ADMIN ON *.* FROM ACCOUNT")
+    })?;
+    told.ensure(1, "failed", "step-failed")?;
+    ensure!(
+        told.step("open")?["outcome"] == "failed",
+        "{:#}",
+        told.account
+    );
+    for step in ["fence", "stop-replication", "open", "hold"] {
+        ensure!(told.put_back(step)? == "done", "{step}: {:#}", told.account);
+    }
+    trio.sidecar
+        .wait_primary("shop", trio.nodes[0].addr, LONG)?;
+    ensure!(!trio.is_closed(0)? && trio.is_closed(1)?);
+    for writer in &writers {
+        writer.wait_ack_after(Instant::now(), LONG)?;
+    }
+    trio.ensure_nothing_lost(writers, 0)?;
+    trio.ensure_follows(1, 0)?;
+    change("GRANT READ_ONLY ADMIN ON *.* TO ACCOUNT")?;
+    trio.wait_ready()?;
+    failover(&trio.sidecar, &[])?.ensure(0, "done", "")?;
     assert_sound(&trio.sidecar)
 }

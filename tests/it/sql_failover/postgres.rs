@@ -198,16 +198,45 @@ fn an_account_with_few_privileges_can_do_it() -> Result<()> {
     superior.query(&row("superior", 1))?;
     drop(superior);
     sidecar.wait_primary("shop", cluster.addr(0), LONG)?;
+    wait_no_superior(&cluster)?;
+    // It may not promote any more by the time that it wants to: nobody was told, so the fence is undone.
+    let app = [("user", "app"), ("database", "postgres")];
+    let mut busy = Pg::connect_with(&crate::postgres::target(&sidecar)?, LONG, &app)?;
+    busy.query("BEGIN")?;
+    let told = break_midway(&sidecar, busy, || {
+        cluster
+            .node(0)
+            .query("REVOKE EXECUTE ON FUNCTION pg_promote(boolean, integer) FROM pilotfish")?;
+        wait_no_superior(&cluster)
+    })?;
+    told.ensure(1, "failed", "step-failed")?;
+    ensure!(
+        told.step("promote")?["outcome"] == "failed",
+        "{:#}",
+        told.account
+    );
+    ensure!(told.put_back("fence")? == "done", "{:#}", told.account);
+    sidecar.wait_primary("shop", cluster.addr(0), LONG)?;
+    ensure!(!read_only(&cluster, 0)? && cluster.node(1).is_standby()?);
+    cluster
+        .node(0)
+        .query("GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO pilotfish")?;
+    cluster.node(1).wait_caught_up(cluster.node(0))?;
+    wait_no_superior(&cluster)?;
+    failover(&sidecar, &[])?.ensure(0, "done", "")?;
+    ensure!(sidecar.primary("shop")? == Some(cluster.addr(1)));
+    assert_sound(&sidecar)
+}
+
+/// Nobody is on the primary whom an ordinary account could not send away.
+fn wait_no_superior(cluster: &PgCluster) -> Result<()> {
     wait::until_true("the superuser's sessions to end", LONG, || {
         let app = [("user", "app"), ("database", "postgres")];
         let mut pg = Pg::connect_with(&cluster.node(0).target(), LONG, &app)?;
         let count = "SELECT count(*) FROM pg_stat_activity \
             WHERE usename = 'postgres' AND backend_type = 'client backend'";
         Ok(pg.query(count)? == [["0"]])
-    })?;
-    failover(&sidecar, &[])?.ensure(0, "done", "")?;
-    ensure!(sidecar.primary("shop")? == Some(cluster.addr(1)));
-    assert_sound(&sidecar)
+    })
 }
 
 #[test]

@@ -7,7 +7,9 @@
 
 mod follow;
 
-use tokio::time::sleep;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
 
 use super::facts::{Facts, REOPEN};
 use super::server::{LOOK, Server, Servers};
@@ -16,6 +18,9 @@ use crate::handover::judge::choose;
 use crate::handover::{
     Act, Case, Ended, Old, Phase, Reason, Refused, Restore, Restored, Script, Step, scripted,
 };
+
+/// For a replica without a primary to apply what it has received, before it is compared with others.
+const APPLY_WITHIN: Duration = Duration::from_secs(4);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SqlStep {
@@ -90,7 +95,10 @@ async fn ask(servers: &Servers, addr: &Addr) -> Result<Facts, Refused> {
 
 /// All checks; changes nothing.
 pub async fn prepare(servers: Servers, case: &Case) -> Result<Box<dyn Act>, Refused> {
-    let target = choose(&case.ask, &case.known)?;
+    let target = match case.ask.old {
+        Old::Serves => choose(&case.ask, &case.known)?,
+        Old::Gone => successor(&servers, case).await?,
+    };
     let new = ask(&servers, &target).await?;
     let old = match (case.ask.old, &case.known.primary) {
         (Old::Serves, Some(addr)) => {
@@ -111,10 +119,7 @@ pub async fn prepare(servers: Servers, case: &Case) -> Result<Box<dyn Act>, Refu
                 last: String::new(),
             })
         }
-        _ => {
-            nobody_is_open(&servers).await?;
-            None
-        }
+        _ => None,
     };
     Ok(scripted(SqlScript {
         servers,
@@ -125,17 +130,57 @@ pub async fn prepare(servers: Servers, case: &Case) -> Result<Box<dyn Act>, Refu
     }))
 }
 
-async fn nobody_is_open(servers: &Servers) -> Result<(), Refused> {
+/// The replica that has everything that any of them has, when no server is open.
+async fn successor(servers: &Servers, case: &Case) -> Result<Addr, Refused> {
+    let mut replicas = Vec::new();
     for addr in servers.all() {
         let Ok(mut server) = servers.open(addr).await else {
             continue;
         };
-        if server.facts().await.is_ok_and(|facts| !facts.closed) {
+        let facts = server.facts().await.map_err(unreachable)?;
+        if !facts.closed {
             let why = format!("{addr} answers, and can be written to");
             return Err(Refused::new(Reason::OldAlive, why));
         }
+        if facts.sources.is_empty() {
+            continue;
+        }
+        let applied = timeout(APPLY_WITHIN, until_drained(&mut server)).await;
+        let Ok(applied) = applied else {
+            let why = format!("{addr} has not applied all that it has received");
+            return Err(Refused::new(Reason::Behind, why));
+        };
+        applied.map_err(unreachable)?;
+        let has = server.applied().await.map_err(unreachable)?;
+        replicas.push((addr.clone(), server, has));
     }
-    Ok(())
+    let sets: Vec<String> = replicas.iter().map(|(_, _, has)| has.clone()).collect();
+    let wanted = |addr: &Addr| case.ask.to.as_ref().is_none_or(|to| to == addr);
+    let mut asked = false;
+    for (addr, mut server, _) in replicas.into_iter().filter(|(addr, _, _)| wanted(addr)) {
+        asked = true;
+        let mut complete = true;
+        for set in &sets {
+            complete &= server.has(set).await.map_err(unreachable)?;
+        }
+        if complete {
+            return Ok(addr);
+        }
+    }
+    Err(match (&case.ask.to, asked) {
+        (Some(to), true) => {
+            let why = format!("{to} lacks transactions that another replica has");
+            Refused::new(Reason::Behind, why)
+        }
+        (Some(to), false) => {
+            let why = format!("{to} is no replica that can be asked");
+            Refused::new(Reason::UnfitTarget, why)
+        }
+        (None, _) => {
+            let why = "no replica can be asked that has everything that the others have";
+            Refused::new(Reason::NoReplica, why)
+        }
+    })
 }
 
 impl Script for SqlScript {
@@ -220,9 +265,7 @@ impl SqlScript {
     async fn catch_up(&mut self) -> Result<String, String> {
         let mut target = self.servers.open(&self.target).await?;
         let Some(old) = &mut self.old else {
-            while !drained(&mut target).await? {
-                sleep(LOOK).await;
-            }
+            until_drained(&mut target).await?;
             return Ok("all that it has received is applied".to_owned());
         };
         let mut server = self.servers.open(&old.addr).await?;
@@ -319,9 +362,14 @@ impl SqlScript {
     }
 }
 
-async fn drained(server: &mut Server) -> Result<bool, String> {
-    let facts = server.facts().await?;
-    Ok(facts.sources.iter().all(|source| source.drained))
+async fn until_drained(server: &mut Server) -> Result<(), String> {
+    loop {
+        let facts = server.facts().await?;
+        if facts.sources.iter().all(|source| source.drained) {
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
 }
 
 fn named(position: &str) -> &str {

@@ -18,6 +18,8 @@ use crate::proto::spec::NodeSpec;
 pub const LOOK: Duration = Duration::from_millis(10);
 /// For how long locks of others may be in the way before they are ended, in seconds.
 const LOCKS: u32 = 2;
+/// So many sessions are looked at together.
+const AT_ONCE: usize = 500;
 /// "Lock wait timeout exceeded", "Unknown thread id".
 const LOCKED: u16 = 1205;
 const NO_THREAD: u16 = 1094;
@@ -126,6 +128,14 @@ impl Server {
         self.set(self.flavor.written()).await
     }
 
+    /// What it has applied, as a replica.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn applied(&mut self) -> Result<String, String> {
+        self.set(self.flavor.applied()).await
+    }
+
     /// Whether it has applied all of `want`.
     ///
     /// # Errors
@@ -164,32 +174,56 @@ impl Server {
         Ok(ended)
     }
 
-    /// The sessions that may write: all but replication's, the server's own, and probes.
-    async fn sessions(&mut self) -> Result<BTreeSet<u64>, String> {
-        let list = self.run("SHOW PROCESSLIST").await?;
-        let writes = |row: &Vec<Option<String>>| {
-            let cell = |name: &str| list.cell(row, &[name]).flatten().unwrap_or_default();
-            let (user, command) = (cell("User"), cell("Command"));
-            let own = user == self.user || user == "system user" || user == "event_scheduler";
-            let other = own || command.starts_with("Binlog Dump") || command == "Daemon";
-            (!other).then(|| cell("Id").parse().ok()).flatten()
-        };
-        Ok(list.rows.iter().filter_map(writes).collect())
+    /// The sessions that may write, up to number `last`: all but replication's, the server's own, and probes.
+    async fn sessions(&mut self, last: u64) -> Result<Vec<u64>, String> {
+        let user = quoted(&self.user);
+        let list = format!(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <= {last} \
+             AND USER NOT IN ('system user', 'event_scheduler', {user}) \
+             AND COMMAND NOT LIKE 'Binlog Dump%' AND COMMAND <> 'Daemon' LIMIT {AT_ONCE}"
+        );
+        let list = self.run(&list).await?;
+        let ids = list.rows.iter().filter_map(|row| row.first()?.as_deref());
+        Ok(ids.filter_map(|id| id.parse().ok()).collect())
     }
 
     /// Ends them, and waits until they are gone: what one was about to commit is there or will never be.
+    /// Whoever comes later finds the server closed.
     async fn end_sessions(&mut self) -> Result<usize, String> {
-        let there = self.sessions().await?;
-        for id in &there {
-            match self.ask(&format!("KILL {id}")).await {
-                Ok(_) => {}
-                Err(AskError::Refused(error)) if error.code == NO_THREAD => {}
-                Err(error) => return Err(format!("{}: {error}", self.addr)),
+        let newest = "SELECT MAX(ID) FROM information_schema.PROCESSLIST";
+        let last = self.value(newest).await?.parse().unwrap_or(u64::MAX);
+        let mut ended = BTreeSet::new();
+        loop {
+            let there = self.sessions(last).await?;
+            if there.is_empty() {
+                return Ok(ended.len());
             }
-        }
-        while self.sessions().await?.intersection(&there).next().is_some() {
+            for id in there {
+                if !ended.insert(id) {
+                    continue;
+                }
+                match self.ask(&format!("KILL {id}")).await {
+                    Ok(_) => {}
+                    Err(AskError::Refused(error)) if error.code == NO_THREAD => {}
+                    Err(error) => return Err(format!("{}: {error}", self.addr)),
+                }
+            }
             sleep(LOOK).await;
         }
-        Ok(there.len())
+    }
+}
+
+/// A text in SQL, as long as a backslash means what it does by default.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts() {
+        assert_eq!(quoted("it's \\ 'x'"), "'it''s \\\\ ''x'''");
     }
 }

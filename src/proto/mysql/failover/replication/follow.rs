@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use super::SqlScript;
 use crate::addr::Addr;
 use crate::proto::mysql::failover::facts::Flavor;
-use crate::proto::mysql::failover::server::{LOOK, Server};
+use crate::proto::mysql::failover::server::{LOOK, Server, quoted};
 
 /// For a replica to be seen copying from its new source.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -89,7 +89,12 @@ impl SqlScript {
     /// The old primary becomes a replica, with the account of the probes.
     async fn demote(&self, addr: &Addr, (host, port): (&str, u16)) -> Result<(), String> {
         let mut server = self.servers.open(addr).await?;
-        let last = self.old.as_ref().map_or("", |old| &old.last);
+        let last = server.written().await?;
+        if !self.servers.open(&self.target).await?.has(&last).await? {
+            let why = "it has transactions that the new primary lacks: somebody with administrative \
+                       privileges wrote to it";
+            return Err(why.to_owned());
+        }
         let (user, password) = self.servers.login();
         let (user, password) = (quoted(user), quoted(password));
         // What a backslash means is a setting.
@@ -159,17 +164,12 @@ fn place(addr: &Addr) -> Option<(String, u16)> {
     }
 }
 
-/// A text in SQL.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn places_and_texts() {
+    fn where_others_find_it() {
         assert_eq!(
             place(&"10.0.0.1:3306".parse().unwrap()),
             Some(("10.0.0.1".into(), 3306))
@@ -183,6 +183,5 @@ mod tests {
             Some(("db1.example".into(), 3306))
         );
         assert_eq!(place(&"unix:/run/x.sock".parse().unwrap()), None);
-        assert_eq!(quoted("it's \\ 'x'"), "'it''s \\\\ ''x'''");
     }
 }
