@@ -132,40 +132,42 @@ fn another_node_comes_first_and_sessions_leave_at_a_boundary() -> Result<()> {
     busy.query("COMMIT").context("the end of a transaction")?;
     gone(&mut busy)?;
 
-    // Refused: a target that is not fit; one that is said to be gone.
-    let target = addr(1).to_string();
-    cluster.node(1).set_global("wsrep_reject_queries", "ALL")?;
-    failover(&one, &["--to", &target])?.ensure(3, "refused", "unfit-target")?;
-    cluster.node(1).set_global("wsrep_reject_queries", "NONE")?;
-    failover(&one, &["--old-primary-gone"])?.ensure(3, "refused", "old-primary-alive")?;
-    ensure!(one.primary("shop")? == Some(addr(2)));
-
-    // The target freezes after the checks.
-    let back = addr(0).to_string();
-    let mut busy = connect(&one)?;
-    busy.query("BEGIN")?;
-    busy.query("INSERT INTO ledger (writer, seq) VALUES ('boundary', 3)")?;
-    one.wait_primary("shop", addr(2), LONG)?;
-    wait_fit(&one, 3)?;
-    let frozen = frozen_target(&one, &cluster, busy)?;
-    frozen.ensure(1, "failed", "timeout")?;
-    ensure!(one.primary("shop")? == Some(addr(2)));
-    cluster.wait_all_synced()?;
-    wait_fit(&one, 3)?;
+    what_is_not_safe_is_refused(&one, &cluster)?;
+    what_cannot_be_finished_is_put_back(&one, &cluster)?;
 
     // And home again.
-    failover(&one, &["--to", &back])?.ensure(0, "done", "")?;
+    let target = addr(0).to_string();
+    failover(&one, &["--to", &target])?.ensure(0, "done", "")?;
     ensure!(one.primary("shop")? == Some(addr(0)));
     assert_sound(&one)?;
     assert_sound(&other)
 }
 
-/// Whoever is best is the first in the order, which is node 0 now.
-fn frozen_target(one: &Sidecar, cluster: &GaleraCluster, busy: Conn) -> Result<super::Told> {
+/// A target that is not fit; a writer that is said to be gone.
+fn what_is_not_safe_is_refused(one: &Sidecar, cluster: &GaleraCluster) -> Result<()> {
+    let (node, writer) = (cluster.node(1), one.primary("shop")?);
+    let target = node.addr.to_string();
+    node.set_global("wsrep_reject_queries", "ALL")?;
+    failover(one, &["--to", &target])?.ensure(3, "refused", "unfit-target")?;
+    node.set_global("wsrep_reject_queries", "NONE")?;
+    failover(one, &["--old-primary-gone"])?.ensure(3, "refused", "old-primary-alive")?;
+    ensure!(one.primary("shop")? == writer);
+    wait_fit(one, 3)
+}
+
+/// The target freezes after the checks; it is the first in the order, which is node 0.
+fn what_cannot_be_finished_is_put_back(one: &Sidecar, cluster: &GaleraCluster) -> Result<()> {
+    let writer = one.primary("shop")?;
+    let mut busy = connect(one)?;
+    busy.query("BEGIN")?;
+    busy.query("INSERT INTO ledger (writer, seq) VALUES ('boundary', 3)")?;
     let server = cluster.node(0).server();
     let told = break_midway(one, busy, || server.freeze());
     server.thaw()?;
-    told
+    told?.ensure(1, "failed", "timeout")?;
+    ensure!(one.primary("shop")? == writer);
+    cluster.wait_all_synced()?;
+    wait_fit(one, 3)
 }
 
 /// All nodes are known as fit.

@@ -289,18 +289,30 @@ fn what_is_not_safe_is_refused_and_changes_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_dead_primary_is_succeeded() -> Result<()> {
-    let trio = Trio::start(1, PRIVILEGES)?;
-    trio.nodes[0].query("INSERT INTO shop.ledger (writer, seq) VALUES ('before', 1)")?;
-    wait_caught_up(&trio.nodes[1], &trio.nodes[0])?;
-    trio.nodes[0].server().kill()?;
+fn a_dead_primary_is_succeeded_by_who_has_everything() -> Result<()> {
+    let trio = Trio::start(2, PRIVILEGES)?;
+    let [one, two, three] = &trio.nodes[..] else {
+        anyhow::bail!("three servers")
+    };
+    // The first of them has not heard of the last row.
+    two.query("STOP SLAVE IO_THREAD")?;
+    one.query("INSERT INTO shop.ledger (writer, seq) VALUES ('last', 1)")?;
+    wait_caught_up(three, one)?;
+    one.server().kill()?;
     let gone = |health: &serde_json::Value| health["services"]["shop"]["primary"].is_null();
     trio.sidecar
         .wait_health("the primary to be given up", LONG, gone)?;
     failover(&trio.sidecar, &[])?.ensure(3, "refused", "no-primary")?;
-    failover(&trio.sidecar, &["--old-primary-gone"])?.ensure(0, "done", "")?;
-    ensure!(trio.sidecar.primary("shop")? == Some(trio.nodes[1].addr));
-    ensure!(!trio.is_closed(1)?);
+    let target = two.addr.to_string();
+    let told = failover(&trio.sidecar, &["--old-primary-gone", "--to", &target])?;
+    told.ensure(3, "refused", "behind")?;
+    ensure!(trio.is_closed(1)? && trio.is_closed(2)?);
+    let told = failover(&trio.sidecar, &["--old-primary-gone"])?;
+    told.ensure(0, "done", "")?;
+    ensure!(trio.sidecar.primary("shop")? == Some(three.addr));
+    ensure!(!trio.is_closed(2)? && trio.is_closed(1)?);
+    trio.ensure_follows(1, 2)?;
+    ensure!(two.value("SELECT COUNT(*) FROM shop.ledger WHERE writer = 'last'")? == "1");
     assert_sound(&trio.sidecar)
 }
 

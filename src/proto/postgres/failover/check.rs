@@ -264,7 +264,8 @@ mod tests {
             (able().lacks_to_close(), able().lacks_to_promote()),
             (None, None)
         );
-        let changes: [(fn(&mut Facts), &str); 6] = [
+        type Change = fn(&mut Facts);
+        let changes: [(Change, &str); 6] = [
             (|f| f.version = 110_000, "PostgreSQL 12"),
             (|f| f.may_set = false, "ALTER SYSTEM"),
             (|f| f.may_reload = false, "pg_reload_conf"),
