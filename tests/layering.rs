@@ -182,6 +182,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "net",
             "signal",
             "supervise",
+            "telemetry::metrics",
             "topology",
         ],
     ),

@@ -15,6 +15,7 @@ mod mysql_replication;
 mod postgres;
 
 mod clients;
+mod control_side;
 mod haproxy_front;
 mod hold;
 mod listeners;
@@ -24,6 +25,7 @@ mod operate;
 mod page;
 mod passive;
 mod resources;
+mod secrets;
 mod security;
 mod sql_failover;
 mod standalone;
