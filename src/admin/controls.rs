@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
+use super::freeze::Freeze;
 use super::pins::Pins;
 use crate::addr::Addr;
 use crate::drain::{Drain, Phase};
@@ -34,6 +35,7 @@ pub struct Controls {
     pub drain: Arc<Drain>,
     pub events: Arc<Events>,
     pub pins: Arc<Pins>,
+    pub freeze: Arc<Freeze>,
     pub handovers: Arc<Handovers>,
     pub services: ArcSwap<BTreeMap<Arc<str>, ServiceControl>>,
     /// To whoever can reload.
@@ -60,6 +62,8 @@ pub enum Refusal {
     BadConfig(String),
     #[error("it drains because it shuts down, and that cannot be undone")]
     ShutsDown,
+    #[error("another process is taking over; ask again in a moment, and it will answer")]
+    TakenOver,
 }
 
 impl Controls {
@@ -253,6 +257,7 @@ impl Controls {
             surface,
             drain: sample.drain.clone(),
             pins: Arc::new(Pins::scratch()),
+            freeze: Arc::default(),
             services: ArcSwap::from_pointee(BTreeMap::from([("cache".into(), control)])),
             reload: mpsc::channel(1).0,
         })
