@@ -185,6 +185,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "addr",
             "clock",
+            "command",
             "events",
             "gate",
             "monitor",
