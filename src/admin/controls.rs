@@ -10,6 +10,7 @@ use tracing::info;
 use super::freeze::Freeze;
 use super::pins::Pins;
 use crate::addr::Addr;
+use crate::cutover::desk::Desk;
 use crate::drain::{Drain, Phase};
 use crate::events::{By, Entry, Events};
 use crate::gate::{Gate, HoldReason};
@@ -40,6 +41,8 @@ pub struct Controls {
     pub services: ArcSwap<BTreeMap<Arc<str>, ServiceControl>>,
     /// To whoever can reload.
     pub reload: mpsc::Sender<ReloadWish>,
+    /// `None`: no [cutover] in the config.
+    pub cutover: Option<Arc<Desk>>,
 }
 
 /// Somebody wants the file to be read again.
@@ -260,6 +263,7 @@ impl Controls {
             freeze: Arc::default(),
             services: ArcSwap::from_pointee(BTreeMap::from([("cache".into(), control)])),
             reload: mpsc::channel(1).0,
+            cutover: None,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The composition root: everything is made and wired here, top to bottom.
 
 mod control;
+mod cutover;
 mod departure;
 mod front;
 pub mod look;
@@ -40,7 +41,7 @@ use crate::gate::HoldReason;
 use crate::handover::run::Handovers;
 use crate::net::fds;
 use crate::net::inherit::Inherited;
-use crate::net::listen::ListenError;
+use crate::net::listen::{Bound, ListenError};
 use crate::net::resolve::Resolver;
 use crate::net::tls::TlsError;
 use crate::proto::WireError;
@@ -64,6 +65,8 @@ pub enum AppError {
     Tls { service: Arc<str>, source: TlsError },
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("[cutover]: {0}")]
+    Cutover(String),
     /// Without it the sidecar would go on with what was true once.
     #[error("the {0} ended, and nothing works without it")]
     Ended(&'static str),
@@ -148,6 +151,8 @@ struct App {
     controls: Arc<Controls>,
     reloads: mpsc::Receiver<ReloadWish>,
     counters: Counters,
+    /// Where Alertmanager may ask for a cutover.
+    _alertmanager: Option<Bound>,
     manager: Arc<Manager>,
     successions: Successions,
     /// What was open already and is not in the config; closed when this process serves.
@@ -164,29 +169,14 @@ impl App {
         let Loaded {
             path, text, config, ..
         } = loaded;
-        let clock = Clock::start();
-        let descriptors = fds::raise_limit();
-        let threads = DataThreads::start(config.workers)?;
-        let registry = Registry::new();
-        registry.describe(crate::data::metrics::DESCRIBED);
-        registry.describe(crate::monitor::metrics::DESCRIBED);
-        registry.describe(crate::handover::run::DESCRIBED);
-        let common = Common {
-            clock,
-            drain: Arc::new(Drain::default()),
-            events: Events::new(clock),
-            pins: Arc::new(Pins::load(&config.admin.socket)),
-            registry,
-            resolver: Resolver::from_system(),
-            supervisor: Supervisor::default(),
-            crossings: crossings(threads.count()),
-            process: Limit::new(fds::session_budget(descriptors, threads.count())),
-            refusing: Limit::new(fds::refusal_budget(descriptors, threads.count())),
-            threads,
-        };
+        let common = common(&config)?;
         let surface = surface(&config, &common);
         surface.set_config_text(config::mask::passwords(&text));
         let (reload, reloads) = mpsc::channel(8);
+        let cutover = config.cutover.as_ref();
+        let cutover = cutover
+            .map(|spec| cutover::open(spec, &common, &surface))
+            .transpose()?;
         let controls = Arc::new(Controls {
             surface: surface.clone(),
             drain: common.drain.clone(),
@@ -196,7 +186,11 @@ impl App {
             handovers: handovers(&common),
             services: ArcSwap::default(),
             reload,
+            cutover: cutover.as_ref().map(|opened| opened.desk.clone()),
         });
+        if let Some(opened) = &cutover {
+            opened.connect(&controls);
+        }
         let mut unwanted = inherited;
         let stop = common.supervisor.stop().child_token();
         let mut app = Self {
@@ -209,6 +203,7 @@ impl App {
             surface,
             controls,
             reloads,
+            _alertmanager: cutover.and_then(|opened| opened.bound),
             manager: Manager::from_environment(),
             successions: Successions::new(),
             unwanted,
@@ -341,6 +336,30 @@ impl App {
 fn handovers(common: &Common) -> Arc<Handovers> {
     let (events, supervisor) = (common.events.clone(), common.supervisor.clone());
     Handovers::new(common.clock, events, supervisor, &common.registry)
+}
+
+/// What all services are going to share.
+fn common(config: &Config) -> Result<Common, AppError> {
+    let clock = Clock::start();
+    let descriptors = fds::raise_limit();
+    let threads = DataThreads::start(config.workers)?;
+    let registry = Registry::new();
+    registry.describe(crate::data::metrics::DESCRIBED);
+    registry.describe(crate::monitor::metrics::DESCRIBED);
+    registry.describe(crate::handover::run::DESCRIBED);
+    Ok(Common {
+        clock,
+        drain: Arc::new(Drain::default()),
+        events: Events::new(clock),
+        pins: Arc::new(Pins::load(&config.admin.socket)),
+        registry,
+        resolver: Resolver::from_system(),
+        supervisor: Supervisor::default(),
+        crossings: crossings(threads.count()),
+        process: Limit::new(fds::session_budget(descriptors, threads.count())),
+        refusing: Limit::new(fds::refusal_budget(descriptors, threads.count())),
+        threads,
+    })
 }
 
 fn surface(config: &Config, common: &Common) -> Arc<Surface> {

@@ -35,6 +35,8 @@ fn is_secret(before: &str) -> bool {
     let about = ["pas", "pwd", "secret", "token"]
         .iter()
         .any(|word| key.contains(word));
+    // DNS keys: `key`, `api_key`, `consumer_key`.
+    let about = about || key.ends_with("key");
     about && !key.ends_with("_file") && !key.ends_with("_env")
 }
 
@@ -89,6 +91,10 @@ mod tests {
             ),
             ("password = \"é", "password =****"),
             ("password = \"a=b\"\nc = 1", "password =******\nc = 1"),
+            ("key = \"x\"", "key =****"),
+            ("api_key=\"x\"", "api_key=***"),
+            ("key_name = \"x\"", "key_name = \"x\""),
+            ("key_file = \"x\"", "key_file = \"x\""),
             ("name = \"é\"", "name = \"é\""),
         ] {
             assert_eq!(passwords(text), masked, "{text}");
