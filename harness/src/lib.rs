@@ -11,6 +11,7 @@
 //! - [`postgres`]: one PostgreSQL server, or a primary with standbys, PgBouncer, and rows with a ledger
 //! - [`sidecar`]: `pilotfish run` with a written config, its health, metrics and log
 //! - [`dns`]: BIND, Knot, PowerDNS, and stand-ins for the providers
+//! - [`etcd`]: one member or a cluster
 //! - [`haproxy`]: Debian's HAProxy, with the usual Redis recipe or as a plain relay
 //! - [`writer`]: load at a fixed rate, and which acknowledged writes a server does not have
 //! - [`report`]: a timeline for people
@@ -62,6 +63,7 @@
 pub mod certs;
 pub mod demo;
 pub mod dns;
+pub mod etcd;
 pub mod haproxy;
 pub mod mariadb;
 pub mod ports;

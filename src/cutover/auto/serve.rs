@@ -299,3 +299,6 @@ async fn bounded<T>(call: impl Future<Output = Result<T, String>>) -> Result<T, 
         .await
         .unwrap_or_else(late)
 }
+
+#[cfg(test)]
+mod tests;
