@@ -125,6 +125,8 @@ fn who_may_not() {
     etcd.protect(PASSWORD).unwrap();
     let with = |password: &str| EtcdSpec {
         user: Some(("root".to_owned(), Secret::new(password.to_owned()))),
+        // Every password takes etcd a while, and twenty come at once.
+        timeout: LONG,
         ..at(etcd.urls())
     };
     run(async {

@@ -28,6 +28,15 @@ pub struct DnsLock {
     clock: Clock,
 }
 
+/// The lock can be read, and yet the change did not get through: so often, with such a pause.
+const TRIES: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(400);
+
+enum Tried {
+    Held(Held),
+    InTheWay(LockError),
+}
+
 /// What is needed to renew.
 struct Ticket {
     /// As it stands in the zone.
@@ -100,19 +109,26 @@ impl DnsLock {
         let from = records(from.cloned());
         let change = Change::new(&from, &records([to.clone()]), "pilotfish lock");
         let change = change.map_err(|e| LockError::Refused(e.to_string()))?;
-        match self.provider.change(&change).await {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(error.kind, Kind::Conflict { .. }) => Ok(false),
-            Err(error) if error.retry() == Retry::ReadFirst => {
-                // It may stand there or not, and may even arrive later: then it is compared again.
-                let (found, _) = self.look().await?;
-                match found {
-                    Some(found) if found.values() == to.values() => Ok(true),
-                    found if found.as_ref() == from.get(&self.key) => Err(refusal(error)),
-                    _ => Ok(false),
-                }
+        let error = match self.provider.change(&change).await {
+            Ok(_) => return Ok(true),
+            Err(error) => error,
+        };
+        match &error.kind {
+            Kind::Conflict { .. } => return Ok(false),
+            Kind::BadCredentials | Kind::Denied | Kind::Invalid | Kind::Unsupported => {
+                return Err(refusal(error));
             }
-            Err(error) => Err(refusal(error)),
+            // It may stand there or not, and may even arrive later: then it is compared again. And
+            // where changes of a zone stand in each other's way, somebody else may have come first.
+            _ => {}
+        }
+        let (found, _) = self.look().await?;
+        match found {
+            Some(found) if found.values() == to.values() => Ok(true),
+            found if found.as_ref() == from.get(&self.key) => {
+                Err(LockError::Unavailable(error.to_string()))
+            }
+            _ => Ok(false),
         }
     }
 
@@ -128,6 +144,32 @@ impl DnsLock {
         let margin = SignedDuration::try_from(self.margin).unwrap_or(SignedDuration::MAX);
         let end = until.checked_add(margin);
         end.is_ok_and(|end| self.clock.wall_now() > end)
+    }
+
+    async fn try_once(&self, claim: &Claim) -> Result<Tried, LockError> {
+        let (before, word) = self.look().await?;
+        if word.claim.as_ref().is_some_and(|c| !self.is_over(c.until)) {
+            return Err(busy(word.holder()));
+        }
+        let epoch = word.epoch.checked_add(1);
+        let epoch = epoch.ok_or_else(|| LockError::Refused("no epoch is left".to_owned()))?;
+        let nonce = nonce()?;
+        let good_until = self.clock.now() + claim.lease;
+        let ours = Word::claimed(epoch, claim, &nonce, self.after(claim.lease)?);
+        let set = self.set(&ours)?;
+        match self.swap(before.as_ref(), &set).await {
+            Ok(true) => {}
+            Ok(false) => return Err(self.busy().await),
+            Err(error @ LockError::Unavailable(_)) => return Ok(Tried::InTheWay(error)),
+            Err(error) => return Err(error),
+        }
+        let ticket = Ticket {
+            set,
+            claim: claim.clone(),
+            nonce,
+            good_until,
+        };
+        Ok(Tried::Held(Held::new(epoch, ticket)))
     }
 
     async fn busy(&self) -> LockError {
@@ -171,26 +213,20 @@ impl Lock for DnsLock {
 
     fn acquire<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Held, LockError>> {
         Box::pin(async move {
-            let (before, word) = self.look().await?;
-            if word.claim.as_ref().is_some_and(|c| !self.is_over(c.until)) {
-                return Err(busy(word.holder()));
+            for attempt in 1..TRIES {
+                match self.try_once(claim).await? {
+                    Tried::Held(held) => return Ok(held),
+                    Tried::InTheWay(_) => {
+                        // Who collided at once should not do so again.
+                        tokio::time::sleep(PAUSE.mul_f64(f64::from(attempt) * fastrand::f64()))
+                            .await;
+                    }
+                }
             }
-            let epoch = word.epoch.checked_add(1);
-            let epoch = epoch.ok_or_else(|| LockError::Refused("no epoch is left".to_owned()))?;
-            let nonce = nonce()?;
-            let good_until = self.clock.now() + claim.lease;
-            let ours = Word::claimed(epoch, claim, &nonce, self.after(claim.lease)?);
-            let set = self.set(&ours)?;
-            if !self.swap(before.as_ref(), &set).await? {
-                return Err(self.busy().await);
+            match self.try_once(claim).await? {
+                Tried::Held(held) => Ok(held),
+                Tried::InTheWay(error) => Err(error),
             }
-            let ticket = Ticket {
-                set,
-                claim: claim.clone(),
-                nonce,
-                good_until,
-            };
-            Ok(Held::new(epoch, ticket))
         })
     }
 
