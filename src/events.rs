@@ -133,6 +133,13 @@ impl Events {
         (fresh.map(|(_, event)| event.clone()).collect(), ring.next)
     }
 
+    /// At most so many, newest first.
+    pub fn newest(&self, most: usize) -> Vec<Arc<Event>> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = ring.events.iter().rev().take(most);
+        newest.map(|(_, event)| event.clone()).collect()
+    }
+
     /// The number of the first event that happened at `moment` or later.
     pub fn first_since(&self, moment: Moment) -> u64 {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,6 +173,8 @@ mod tests {
         assert_eq!((all[0].seq, all[0].message.as_str()), (5, "5"));
         assert!(all.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
         assert_eq!(events.from(next - 2).0.len(), 2);
+        let newest: Vec<u64> = events.newest(2).iter().map(|event| event.seq).collect();
+        assert_eq!(newest, [next - 1, next - 2]);
         assert_eq!(events.first_since(Moment::default()), 5);
         let later = events.clock.now() + std::time::Duration::from_secs(1);
         assert_eq!(events.first_since(later), next);

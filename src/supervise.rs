@@ -1,8 +1,9 @@
 //! The only place that spawns. Every task has a name and an end.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -25,6 +26,7 @@ pub struct Supervisor {
     tasks: TaskTracker,
     stop: CancellationToken,
     lost: Arc<watch::Sender<Option<&'static str>>>,
+    restarts: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
 impl Default for Supervisor {
@@ -34,6 +36,7 @@ impl Default for Supervisor {
             tasks,
             stop,
             lost: Arc::new(watch::channel(None).0),
+            restarts: Arc::default(),
         }
     }
 }
@@ -113,6 +116,12 @@ impl Supervisor {
         F: Future<Output = ()> + Send + 'static,
     {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let restarts = self.restarts.clone();
+        let count = move |more| {
+            let mut restarts = restarts.lock().unwrap_or_else(PoisonError::into_inner);
+            *restarts.entry(name).or_default() += more;
+        };
+        count(0);
         self.spawn(name, async move {
             loop {
                 let ended = AssertUnwindSafe(make()).catch_unwind().await;
@@ -121,9 +130,19 @@ impl Supervisor {
                     panicked = ended.is_err(),
                     "a task ended, starting it again"
                 );
+                count(1);
                 tokio::time::sleep(backoff.next(fastrand::f64())).await;
             }
         });
+    }
+
+    /// The tasks that are kept, and how often each was made anew.
+    pub fn restarts(&self) -> Vec<(&'static str, u64)> {
+        let restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        restarts
+            .iter()
+            .map(|(name, count)| (*name, *count))
+            .collect()
     }
 
     /// Ends all tasks and waits for them.
@@ -144,6 +163,25 @@ mod tests {
         supervisor.spawn("other", async { panic!("not essential") });
         supervisor.essential("monitor", async { panic!("gone") });
         assert_eq!(supervisor.lost().await, "monitor");
+    }
+
+    #[tokio::test]
+    async fn a_kept_task_is_made_anew_and_counted() {
+        let supervisor = Supervisor::default();
+        let (again, mut made) = tokio::sync::mpsc::unbounded_channel();
+        supervisor.keep("restless", move || {
+            let again = again.clone();
+            async move { again.send(()).expect("somebody counts") }
+        });
+        for _ in 0..3 {
+            made.recv().await;
+        }
+        let restarts = supervisor.restarts();
+        assert!(
+            restarts[0].0 == "restless" && restarts[0].1 >= 2,
+            "{restarts:?}"
+        );
+        supervisor.shut_down().await;
     }
 
     #[tokio::test]

@@ -226,6 +226,10 @@ const PURE: &[&str] = &[
     "dns/ovh/sign.rs",
     "dns/http/hint.rs",
     "dns/verify/chain.rs",
+    "telemetry/page/html.rs",
+    "telemetry/page/model.rs",
+    "telemetry/page/picture.rs",
+    "telemetry/page/render.rs",
 ];
 const PURE_BUT: &[&str] = &["config/load.rs"];
 const NOT_PURE: &[&str] = &[

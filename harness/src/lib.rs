@@ -13,6 +13,7 @@
 //! - [`dns`]: BIND, Knot, PowerDNS, and stand-ins for the providers
 //! - [`etcd`]: one member or a cluster
 //! - [`haproxy`]: Debian's HAProxy, with the usual Redis recipe or as a plain relay
+//! - [`browser`]: a headless Chromium and its page
 //! - [`writer`]: load at a fixed rate, and which acknowledged writes a server does not have
 //! - [`report`]: a timeline for people
 //! - [`demo`]: what `make demo` runs
@@ -60,6 +61,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod browser;
 pub mod certs;
 pub mod demo;
 pub mod dns;

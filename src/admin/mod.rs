@@ -14,4 +14,5 @@ pub mod pins;
 pub mod server;
 pub mod sessions;
 pub mod spec;
-pub mod status;
+
+pub use crate::telemetry::status;

@@ -37,7 +37,7 @@ use crate::runtime::DataThreads;
 use crate::signal::{Crossings, crossings};
 use crate::supervise::Supervisor;
 use crate::telemetry::metrics::{Registry, UPKEEP};
-use crate::telemetry::surface::{Identity, Shown, Surface};
+use crate::telemetry::surface::{Identity, Shown, Sources, Surface};
 use crate::telemetry::{agent, http};
 
 /// Why the sidecar cannot start.
@@ -319,8 +319,14 @@ fn surface(config: &Config, common: &Common) -> Arc<Surface> {
         services: Vec::new(),
         unhealthy_after: config.http.unhealthy_after,
     };
-    let (drain, registry) = (common.drain.clone(), common.registry.clone());
-    Surface::new(identity, common.clock, drain, registry, shown)
+    let sources = Sources {
+        clock: common.clock,
+        drain: common.drain.clone(),
+        events: common.events.clone(),
+        registry: common.registry.clone(),
+        supervisor: common.supervisor.clone(),
+    };
+    Surface::new(identity, sources, shown)
 }
 
 fn host_name() -> String {

@@ -10,6 +10,7 @@ pub mod run;
 pub mod sessions;
 pub mod status;
 mod table;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -102,6 +103,9 @@ struct CheckArgs {
 pub struct StatusArgs {
     /// Only this service
     pub service: Option<String>,
+    /// Draw it anew every second, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -265,7 +269,11 @@ fn show_status(args: &StatusArgs) -> ExitCode {
             return ExitCode::Usage;
         }
     };
-    done_or_failed(status::show(&socket, args.service.as_deref(), args.json))
+    let service = args.service.as_deref();
+    done_or_failed(match args.watch {
+        true => watch::watch(&socket, service, args.json),
+        false => status::show(&socket, service, args.json),
+    })
 }
 
 /// Says on stderr why a command failed.

@@ -4,10 +4,11 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::status::{fetch, read, short};
+use super::status::{fetch, read};
 use super::table::{self, Column};
 use crate::admin::command::Command;
 use crate::admin::sessions::{SessionStatus, Sessions};
+use crate::telemetry::words::short;
 
 /// Prints the live sessions, as a table or as the JSON that came.
 ///

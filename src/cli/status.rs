@@ -12,6 +12,7 @@ use crate::admin::command::Command;
 use crate::admin::status::{EndpointStatus, ServiceStatus, Status};
 use crate::clock::{Clock, Moment};
 use crate::telemetry::problem::Problem;
+use crate::telemetry::words::{age, short, size};
 
 /// Prints what the running process says of itself, as tables or as the JSON it sent.
 ///
@@ -24,7 +25,11 @@ pub fn show(socket: &Path, service: Option<&str>, json: bool) -> Result<(), Stri
     Ok(())
 }
 
-fn text(socket: &Path, service: Option<&str>, json: bool) -> Result<String, String> {
+/// What [`show`] prints.
+///
+/// # Errors
+/// As [`show`].
+pub fn text(socket: &Path, service: Option<&str>, json: bool) -> Result<String, String> {
     // Always asked for itself: its answer names the services that there are.
     let one = service.map(|name| fetch(socket, &Command::Service(name.to_owned())));
     let one = one.transpose()?;
@@ -177,36 +182,6 @@ fn title(s: &ServiceStatus, now: jiff::Timestamp) -> String {
     wrapped("", &line)
 }
 
-fn age(since: &str, now: jiff::Timestamp) -> Option<Duration> {
-    let since: jiff::Timestamp = since.parse().ok()?;
-    Some(now.duration_since(since).try_into().unwrap_or_default())
-}
-
-/// The two largest units: `42s`, `3m12s`, `5h07m`, `12d03h`.
-pub fn short(duration: Duration) -> String {
-    let s = duration.as_secs();
-    match s {
-        0..60 => format!("{s}s"),
-        60..3600 => format!("{}m{:02}s", s / 60, s % 60),
-        3600..86_400 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
-        _ => format!("{}d{:02}h", s / 86_400, s % 86_400 / 3600),
-    }
-}
-
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    // Tenths of the unit, so that no float is needed.
-    let (mut tenths, mut unit) = (bytes / 100, 0);
-    while tenths >= 10_000 && unit + 1 < UNITS.len() {
-        tenths /= 1000;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +205,7 @@ mod tests {
             cause: "announced".into(),
             since: "2026-01-02T15:04:05.123Z".into(),
             held: vec!["fence".into()],
+            pinned: false,
             sessions: 1204,
             held_clients: 3,
             endpoints: vec![EndpointStatus {
@@ -294,30 +270,6 @@ mod tests {
         for line in page.lines() {
             assert!(line.chars().count() <= 100, "{line}");
             assert!(!line.ends_with(' '), "{line:?}");
-        }
-    }
-
-    #[test]
-    fn times_and_sizes() {
-        for (s, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (192, "3m12s"),
-            (3600, "1h00m"),
-            (86_399, "23h59m"),
-            (86_400 * 12 + 3 * 3600, "12d03h"),
-        ] {
-            assert_eq!(short(Duration::from_secs(s)), text);
-        }
-        for (bytes, text) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 kB"),
-            (999_949, "999.9 kB"),
-            (1_234_567, "1.2 MB"),
-            (u64::MAX, "18446744.0 TB"),
-        ] {
-            assert_eq!(size(bytes), text);
         }
     }
 

@@ -27,6 +27,11 @@ impl Limit {
         took.is_ok().then(|| Place(self.clone()))
     }
 
+    /// How many there are at most.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }

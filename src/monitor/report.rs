@@ -47,6 +47,27 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// A word for it, for a metric's label.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoSentinel { .. } => "no-sentinel",
+            Self::Minority { .. } => "minority",
+            Self::UnknownMaster { .. } => "unknown-master",
+            Self::Disagreement { .. } => "disagreement",
+            Self::NotProven { .. } => "not-proven",
+            Self::EpochWentBack { .. } => "epoch-went-back",
+            Self::Provisional { .. } => "provisional",
+            Self::Fenced { .. } => "fenced",
+            Self::Conflict { .. } => "conflict",
+            Self::NoPrimary => "no-primary",
+            Self::Pinned { .. } => "pinned",
+            Self::NoneFit => "none-fit",
+            Self::Parted { .. } => "parted",
+            Self::Stray { .. } => "stray",
+            Self::Source { .. } => "source",
+        }
+    }
+
     /// Whether the service is less safe or less available than it should be. The rest is shown in
     /// status and changes no health.
     pub fn degrades(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Health and metrics over HTTP. Nothing here changes anything.
+//! Health, metrics and the status page over HTTP. Nothing here changes anything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use hyper::{Response, StatusCode};
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 
+use super::page;
 use super::problem::{Problem, json, method_not_allowed};
 use super::serve::{Patience, accept_loop, converse};
 use super::surface::Surface;
@@ -66,16 +67,18 @@ async fn serve_within(
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Load balancers check with any of these (HAProxy's default is OPTIONS), and all get the answer.
-fn look<H, T>(handler: H) -> MethodRouter<Arc<Surface>>
+pub(super) fn look<H, T, S>(handler: H) -> MethodRouter<S>
 where
-    H: axum::handler::Handler<T, Arc<Surface>>,
+    H: axum::handler::Handler<T, S>,
     T: 'static,
+    S: Clone + Send + Sync + 'static,
 {
     on(MethodFilter::GET.or(MethodFilter::OPTIONS), handler)
         .fallback(async || method_not_allowed(METHODS))
 }
 
 fn router(surface: Arc<Surface>) -> Router {
+    let page = page::routes(surface.clone());
     Router::new()
         .route("/healthz", look(health))
         .route("/healthz/{service}", look(service_health))
@@ -84,6 +87,7 @@ fn router(surface: Arc<Surface>) -> Router {
         .route("/metrics", look(metrics))
         .fallback(unknown)
         .with_state(surface)
+        .merge(page)
 }
 
 fn with_status(status: u16) -> StatusCode {
@@ -115,7 +119,7 @@ async fn metrics(State(surface): State<Arc<Surface>>) -> Answer {
 }
 
 async fn unknown() -> Answer {
-    let detail = "there is /healthz, /healthz/SERVICE, /readyz, /livez and /metrics";
+    let detail = "there is /, /healthz, /healthz/SERVICE, /readyz, /livez and /metrics";
     Problem::new(StatusCode::NOT_FOUND, detail).response()
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::io::{IsTerminal, stderr};
 use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::error;
 use tracing_subscriber::EnvFilter;
@@ -41,8 +42,17 @@ pub fn init(filter: &str, json: bool) -> Result<(), LogError> {
     Ok(())
 }
 
+/// Panics are the process', as the hook is: there is one count of them.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// How many panics there have been since the log was started.
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
 /// The default hook writes several lines and an address that nobody can use.
 fn log_panic(info: &PanicHookInfo<'_>) {
+    PANICS.fetch_add(1, Ordering::Relaxed);
     let thread = std::thread::current();
     let place = info.location().map(ToString::to_string);
     let said = info.payload();

@@ -6,16 +6,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::metrics::Registry;
-use super::surface::{Identity, Shown, Surface};
+use super::surface::{Identity, Shown, Sources, Surface};
 use super::view::ServiceView;
 use crate::addr::Addr;
 use crate::clock::Clock;
 use crate::data::admit::Limit;
 use crate::data::table::Table;
 use crate::drain::Drain;
+use crate::events::Events;
 use crate::gate::Gate;
 use crate::monitor::Report;
 use crate::signal::{Signal, crossings};
+use crate::supervise::Supervisor;
 use crate::topology::cell::{TopologyWriter, cell};
 use crate::topology::reduce::Conclusion;
 use crate::topology::{Cause, Term};
@@ -57,9 +59,15 @@ impl Sample {
             unhealthy_after: Duration::from_secs(15),
         };
         let drain = Arc::new(Drain::default());
-        let registry = Registry::new();
+        let sources = Sources {
+            clock,
+            drain: drain.clone(),
+            events: Events::new(clock),
+            registry: Registry::new(),
+            supervisor: Supervisor::default(),
+        };
         Self {
-            surface: Surface::new(identity, clock, drain.clone(), registry, shown),
+            surface: Surface::new(identity, sources, shown),
             drain,
             gate,
             report,

@@ -7,12 +7,16 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::Gauge;
 use metrics_process::Collector;
 
+use super::derived::Derived;
 use super::health::{self, Circumstances, Facts, Health, ServiceHealth, Status};
+use super::log;
 use super::metrics::{Described, Kind, Registry};
 use super::view::ServiceView;
 use crate::clock::Clock;
 use crate::drain::Drain;
+use crate::events::Events;
 use crate::monitor::Report;
+use crate::supervise::Supervisor;
 use crate::topology::Topology;
 
 /// Names and meanings, for the text output and the documentation.
@@ -26,6 +30,21 @@ pub const DESCRIBED: &[Described] = &[
         "pilotfish_build_info",
         Kind::Gauge,
         "Always 1; the version is in the label",
+    ),
+    Described(
+        "pilotfish_config_stale",
+        Kind::Gauge,
+        "1 while the newest state of the config's file is not followed, else 0",
+    ),
+    Described(
+        "pilotfish_panics_total",
+        Kind::Counter,
+        "Panics; each ended one session or one task",
+    ),
+    Described(
+        "pilotfish_task_restarts_total",
+        Kind::Counter,
+        "Tasks of the control side that ended when they should not, and were made anew",
     ),
 ];
 
@@ -44,6 +63,7 @@ pub struct Surface {
     pub name: String,
     pub region: Option<String>,
     pub clock: Clock,
+    pub events: Arc<Events>,
     drain: Arc<Drain>,
     shown: ArcSwap<Shown>,
     /// The config's text, without secrets.
@@ -53,6 +73,9 @@ pub struct Surface {
     registry: Registry,
     process: Collector,
     health_status: Gauge,
+    config_stale: Gauge,
+    derived: Derived,
+    supervisor: Supervisor,
 }
 
 /// Which sidecar this is.
@@ -62,25 +85,38 @@ pub struct Identity {
     pub region: Option<String>,
 }
 
+/// What the rest of the process tells it by.
+pub struct Sources {
+    pub clock: Clock,
+    pub drain: Arc<Drain>,
+    pub events: Arc<Events>,
+    pub registry: Registry,
+    pub supervisor: Supervisor,
+}
+
 impl Surface {
-    pub fn new(
-        identity: Identity,
-        clock: Clock,
-        drain: Arc<Drain>,
-        registry: Registry,
-        shown: Shown,
-    ) -> Arc<Self> {
+    pub fn new(identity: Identity, sources: Sources, shown: Shown) -> Arc<Self> {
+        let Sources {
+            clock,
+            drain,
+            events,
+            registry,
+            supervisor,
+        } = sources;
         let process = Collector::default();
         registry.describe(DESCRIBED);
         registry.describe_process(&process);
         registry
             .gauge("pilotfish_build_info", &[("version", VERSION)])
             .set(1.0);
+        let derived = Derived::new(&registry);
+        let config_stale = registry.gauge("pilotfish_config_stale", &[]);
         let health_status = registry.gauge("pilotfish_health_status", &[]);
         Arc::new(Self {
             name: identity.name,
             region: identity.region,
             clock,
+            events,
             drain,
             shown: ArcSwap::from_pointee(shown),
             config_text: ArcSwap::default(),
@@ -88,6 +124,9 @@ impl Surface {
             registry,
             process,
             health_status,
+            config_stale,
+            derived,
+            supervisor,
         })
     }
 
@@ -157,6 +196,18 @@ impl Surface {
     /// The Prometheus text, with what is derived as of now.
     pub fn metrics(&self) -> String {
         self.health_status.set(self.status().gauge());
+        let stale = self.config_error().is_some();
+        self.config_stale.set(f64::from(u8::from(stale)));
+        let shown = self.shown();
+        let snapshots: Vec<Snapshot> = shown.services.iter().map(Snapshot::of).collect();
+        self.derived.show(&snapshots, &self.circumstances(&shown));
+        let registry = &self.registry;
+        let panics = registry.counter("pilotfish_panics_total", &[]);
+        panics.absolute(log::panics());
+        for (task, restarts) in self.supervisor.restarts() {
+            let counter = registry.counter("pilotfish_task_restarts_total", &[("task", task)]);
+            counter.absolute(restarts);
+        }
         self.registry.render(&self.process)
     }
 }

@@ -15,11 +15,13 @@ mod mysql_replication;
 mod postgres;
 
 mod clients;
+mod haproxy_front;
 mod hold;
 mod listeners;
 mod mysql_wire;
 mod mysql_wire_real;
 mod operate;
+mod page;
 mod passive;
 mod resources;
 mod security;

@@ -379,6 +379,86 @@ impl Drop for Stop<'_> {
     }
 }
 
+/// What comes out of a terminal, until it contains `wanted` so many times.
+fn drawn(output: &mut impl Read, wanted: &str, times: usize) -> String {
+    let mut all = Vec::new();
+    loop {
+        let mut bytes = [0; 4096];
+        let n = output.read(&mut bytes).unwrap();
+        all.extend_from_slice(&bytes[..n]);
+        let text = String::from_utf8_lossy(&all).into_owned();
+        if n == 0 || text.matches(wanted).count() >= times {
+            return text;
+        }
+    }
+}
+
+#[test]
+fn the_status_is_watched_on_a_terminal_until_ctrl_c() {
+    let redis = kit::redis();
+    let sidecar = kit::start(kit::cache(&[redis.addr]));
+    let line = format!(
+        "stty rows 12 cols 90; exec {} status --watch --socket {}",
+        kit::binary().display(),
+        sidecar.admin_socket().display()
+    );
+    // `script` gives it a terminal, and passes on what is typed.
+    let mut child = kit::program("script")
+        .args(["-qefc", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut text = drawn(&mut output, "app-01: ok", 1);
+    done(&sidecar, &["pause", "cache"]);
+    text += &drawn(&mut output, "held: operator", 1);
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\x03").unwrap();
+    text += &drawn(&mut output, "\x1b[?1049l", 1);
+    assert!(child.wait().unwrap().success(), "{text:?}");
+    assert!(text.starts_with("\x1b[?1049h"), "{text:?}");
+    assert!(text.ends_with("\x1b[?25h\x1b[?1049l"), "{text:?}");
+    for line in text.split("\r\n").flat_map(|line| line.split("\x1b[H")) {
+        let plain = line
+            .replace('\r', "")
+            .replace("\x1b[K", "")
+            .replace("\x1b[J", "");
+        let plain = plain
+            .replace("\x1b[?1049h\x1b[?25l", "")
+            .replace("\x1b[?25h\x1b[?1049l", "");
+        assert!(
+            plain.chars().count() <= 90 && !plain.contains('\x1b'),
+            "{plain:?}"
+        );
+    }
+}
+
+#[test]
+fn the_status_is_watched_through_a_pipe_and_through_a_restart() {
+    let redis = kit::redis();
+    let mut sidecar = kit::start(kit::cache(&[redis.addr]));
+    let mut child = Command::new(kit::binary())
+        .args(["status", "cache", "--watch", "--socket"])
+        .arg(sidecar.admin_socket())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let text = drawn(&mut output, "cache: redis by redis", 2);
+    assert!(!text.contains('\x1b'), "{text:?}");
+    sidecar.server().kill().unwrap();
+    drawn(&mut output, "is not running", 1);
+    sidecar.restart().unwrap();
+    drawn(&mut output, "cache: redis by redis", 1);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    // Nobody to ask from the beginning is an error.
+    sidecar.server().kill().unwrap();
+    let (code, said) = control(&sidecar, &["status", "--watch"]);
+    assert_eq!(code, Some(1), "{said}");
+}
+
 #[test]
 fn the_agent_says_what_health_says() {
     let redis = kit::redis();

@@ -4,7 +4,7 @@
 //! kills it: children are started through `setpriv --pdeathsig KILL`. That signal is sent when the *thread* that
 //! started the child ends, so one thread that lives as long as the process starts them all.
 
-mod spawn;
+pub(crate) mod spawn;
 pub mod usage;
 
 use std::fs::File;
@@ -26,6 +26,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("redis-benchmark", "redis-tools"),
     ("redis-cli", "redis-tools"),
     ("haproxy", "haproxy"),
+    ("chromium", "chromium"),
+    ("promtool", "prometheus"),
     ("mariadbd", "mariadb-server galera-4 rsync socat"),
     ("mariadb-install-db", "mariadb-server"),
     ("mariadb", "mariadb-client"),

@@ -63,6 +63,8 @@ async fn every_path_with_every_method() {
             "/livez",
             "/metrics",
             "/livez?a=b",
+            "/",
+            "/page/updates",
         ] {
             let get = ask(&path, "GET", target).await;
             assert!(get.starts_with("HTTP/1.1 200 OK\r\n"), "{target}: {get}");
@@ -82,7 +84,7 @@ async fn every_path_with_every_method() {
             }
         }
         for target in [
-            "/",
+            "/page",
             "/healthz/",
             "/healthz/none",
             "/healthz/%ff",

@@ -1,14 +1,14 @@
-//! What `/v1/status` says; the command line reads the same types.
+//! What `/v1/status` says, and the status page; the command line reads the same types.
 
 use serde::{Deserialize, Serialize};
 
+use super::health::{self, Circumstances};
+use super::surface::{Snapshot, Surface, VERSION};
 use crate::clock::Moment;
 use crate::gate::HoldReason;
-use crate::monitor::report::{NodeReport, SourceReport};
-use crate::telemetry::health::{self, Circumstances};
-use crate::telemetry::surface::{Snapshot, Surface, VERSION};
+use crate::monitor::report::{NodeReport, SourceReport, Trouble};
 
-pub use crate::telemetry::health::Status as Word;
+pub use super::health::Status as Word;
 
 /// The process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub struct ServiceStatus {
     pub since: String,
     /// Why clients wait, besides there being no primary.
     pub held: Vec<String>,
+    /// Whether an operator's word rules over the monitor's.
+    #[serde(default)]
+    pub pinned: bool,
     /// Held clients included.
     pub sessions: usize,
     pub held_clients: usize,
@@ -143,6 +146,10 @@ fn describe(surface: &Surface, snapshot: &Snapshot<'_>, given: &Circumstances) -
         cause: topology.cause.to_string(),
         since: health::wall(&surface.clock, topology.since),
         held: held.map(ToOwned::to_owned).collect(),
+        pinned: report
+            .troubles
+            .iter()
+            .any(|t| matches!(t, Trouble::Pinned { .. })),
         sessions: view.sessions.taken(),
         held_clients: view.held.taken(),
         endpoints: report.nodes.iter().map(endpoint).collect(),
