@@ -115,7 +115,7 @@ impl DnsLock {
         };
         match &error.kind {
             Kind::Conflict { .. } => return Ok(false),
-            Kind::BadCredentials | Kind::Denied | Kind::Invalid | Kind::Unsupported => {
+            Kind::BadCredentials | Kind::Denied | Kind::Unsupported => {
                 return Err(refusal(error));
             }
             // It may stand there or not, and may even arrive later: then it is compared again. And
