@@ -17,6 +17,7 @@
 //! - [`events`]: what happened and when, for operators
 //! - [`cutover`]: a site's move to another region: locks, hooks, word to others
 //! - [`dns`]: the records that lead to a region, at whichever provider, and the proof that they are served
+//! - [`cutover`]: moving a site to another region by changing them, with checks before and proof after
 //! - [`telemetry`]: health, metrics and log
 //! - [`admin`], [`cli`]: the admin socket and the command line that talks to it
 //! - [`command`]: operators' own commands, run and bounded

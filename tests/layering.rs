@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "app",
             "clock",
             "config",
+            "cutover",
             "events",
             "handover",
             "telemetry",
@@ -29,7 +30,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "admin",
             "clock",
             "config",
+            "cutover",
             "data",
+            "dns",
             "drain",
             "events",
             "gate",
@@ -50,6 +53,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "addr",
             "admin::spec",
+            "cutover::gate",
+            "cutover::network",
+            "cutover::spec",
+            "dns",
             "net::tls",
             "proto::spec",
             "secret",
@@ -67,6 +74,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "addr",
             "clock",
+            "cutover",
             "data",
             "drain",
             "events",
@@ -150,7 +158,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "topology",
         ],
     ),
-    // A site's move to another region.
+    // The regional cutover: what it wants of the process, the app gives it.
     (
         "cutover",
         &[
@@ -170,6 +178,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "topology",
         ],
     ),
+    ("cutover::spec", &["addr", "dns", "secret"]),
     // Forced failover: the steps and their way back; what a database is told is in `proto`.
     (
         "handover",
@@ -230,6 +239,16 @@ const PURE: &[&str] = &[
     "telemetry/page/model.rs",
     "telemetry/page/picture.rs",
     "telemetry/page/render.rs",
+    "cutover/spec.rs",
+    "cutover/network.rs",
+    "cutover/plan/",
+    "cutover/gate/judge/",
+    "cutover/gate/mod.rs",
+    "cutover/machine/",
+    "cutover/journal/line.rs",
+    "cutover/auto/decide.rs",
+    "cutover/auto/payload.rs",
+    "cutover/lock/word.rs",
 ];
 const PURE_BUT: &[&str] = &["config/load.rs"];
 const NOT_PURE: &[&str] = &[

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
+use super::region::Region;
 use crate::addr::Addr;
 use crate::handover::{Ask, Old};
 
@@ -35,6 +36,8 @@ pub enum Command {
     Reload,
     /// The config that runs, without secrets.
     Config,
+    /// The regional cutover.
+    Region(Region),
 }
 
 /// Which events.
@@ -164,6 +167,7 @@ impl Command {
             Self::Config => Method::GET,
             Self::Pause(_) | Self::Resume(_) | Self::Pin(..) | Self::Unpin(_) => Method::POST,
             Self::Failover(..) | Self::Drain | Self::Undrain | Self::Reload => Method::POST,
+            Self::Region(region) => region.method(),
         }
     }
 
@@ -193,6 +197,7 @@ impl Command {
             Self::Undrain => "/v1/undrain".to_owned(),
             Self::Reload => "/v1/reload".to_owned(),
             Self::Config => "/v1/config".to_owned(),
+            Self::Region(region) => region.path().to_owned(),
         }
     }
 
@@ -204,6 +209,7 @@ impl Command {
                 // An address is a string, and that can always be written.
                 serde_json::to_vec(&PinBody { address }).unwrap_or_default()
             }
+            Self::Region(region) => region.body(),
             // Texts, numbers and words, and those too.
             Self::Failover(_, ask) => {
                 serde_json::to_vec(&FailoverBody::of(ask)).unwrap_or_default()
@@ -238,6 +244,7 @@ impl Command {
                 let body = body.map_err(|e| Unknown::Content(format!("{help}: {e}")))?;
                 Self::Pin(named(name)?, body.address)
             }
+            ["v1", "region", verb] => Self::Region(Region::parse(verb, asked)?),
             ["v1", "services", name, "failover"] => {
                 only(asked.method, &Method::POST)?;
                 Self::Failover(named(name)?, FailoverBody::read(asked.body)?)
@@ -249,7 +256,7 @@ impl Command {
     }
 }
 
-fn only(method: &Method, allowed: &Method) -> Result<(), Unknown> {
+pub(super) fn only(method: &Method, allowed: &Method) -> Result<(), Unknown> {
     let allow = if allowed == Method::GET {
         "GET"
     } else {
@@ -403,6 +410,7 @@ mod tests {
             Command::Undrain,
             Command::Reload,
             Command::Config,
+            Command::Region(Region::Status),
         ] {
             assert_eq!(parsed(&command), Ok(command));
         }

@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::pins::Pins;
 use crate::addr::Addr;
+use crate::cutover::desk::Desk;
 use crate::drain::{Drain, Phase};
 use crate::events::{By, Entry, Events};
 use crate::gate::{Gate, HoldReason};
@@ -38,6 +39,8 @@ pub struct Controls {
     pub services: ArcSwap<BTreeMap<Arc<str>, ServiceControl>>,
     /// To whoever can reload.
     pub reload: mpsc::Sender<ReloadWish>,
+    /// `None`: no [cutover] in the config.
+    pub cutover: Option<Arc<Desk>>,
 }
 
 /// Somebody wants the file to be read again.
@@ -234,6 +237,7 @@ impl Controls {
             pins: Arc::new(Pins::scratch()),
             services: ArcSwap::from_pointee(BTreeMap::from([("cache".into(), control)])),
             reload: mpsc::channel(1).0,
+            cutover: None,
         })
     }
 }

@@ -56,12 +56,13 @@ pub const FAILED: &str = "urn:pilotfish:failover-failed";
 pub async fn respond(controls: &Arc<Controls>, asked: &Asked<'_>, by: By) -> Answer {
     match Command::parse(asked) {
         Ok(Command::Events(window)) => events(controls, &window),
+        Ok(Command::Region(region)) => super::region::answer(controls, region, by).await,
         Ok(command) => whole(answer(controls, command, by).await),
         Err(Unknown::Method { allow }) => whole(method_not_allowed(allow)),
         Err(Unknown::Content(why)) => whole(Problem::new(StatusCode::BAD_REQUEST, why).response()),
         Err(Unknown::Path) => {
             let detail = "there is GET /v1/status, /v1/services/NAME, /v1/sessions, /v1/events and /v1/config, \
-                          and POST /v1/services/NAME/{failover,pause,resume,pin,unpin}, /v1/drain, /v1/undrain and /v1/reload";
+                          and POST /v1/services/NAME/{failover,pause,resume,pin,unpin}, /v1/drain, /v1/undrain and /v1/reload; and /v1/region/...";
             whole(Problem::new(StatusCode::NOT_FOUND, detail).response())
         }
     }
@@ -84,7 +85,7 @@ async fn answer(controls: &Arc<Controls>, command: Command, by: By) -> Response<
             None => Err(controls.no_such()),
         },
         // Streamed, and answered before.
-        Command::Events(_) => Ok(String::new()),
+        Command::Events(_) | Command::Region(_) => Ok(String::new()),
         Command::Pause(name) => controls.pause(&name, by),
         Command::Resume(name) => controls.resume(&name, by),
         Command::Pin(name, address) => on_disk(controls, move |c| c.pin(&name, address, by)).await,
@@ -170,6 +171,11 @@ fn events(controls: &Arc<Controls>, window: &Window) -> Answer {
             BodyExt::boxed_unsync(StreamBody::new(follow))
         }
     };
+    ndjson(body)
+}
+
+/// One JSON object a line.
+pub fn ndjson(body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("application/x-ndjson");

@@ -3,7 +3,7 @@
 //!
 //! `command` is what can be asked, the same for both sides · `server` and `peer` accept and check who
 //! asks · `handlers` answer · `controls` change things, `pins` keep some of it · `status` and `sessions`
-//! are the answers' shapes · `client` asks.
+//! are the answers' shapes · `region` is the cutover's part · `client` asks.
 
 pub mod client;
 pub mod command;
@@ -11,6 +11,7 @@ pub mod controls;
 pub mod handlers;
 pub mod peer;
 pub mod pins;
+pub mod region;
 pub mod server;
 pub mod sessions;
 pub mod spec;

@@ -1,5 +1,6 @@
 //! The composition root: everything is made and wired here, top to bottom.
 
+mod cutover;
 pub mod look;
 mod reload;
 mod service;
@@ -54,6 +55,8 @@ pub enum AppError {
     Tls { service: Arc<str>, source: TlsError },
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("[cutover]: {0}")]
+    Cutover(String),
     /// Without it the sidecar would go on with what was true once.
     #[error("the {0} ended, and nothing works without it")]
     Ended(&'static str),
@@ -136,6 +139,10 @@ impl App {
         let surface = surface(&config, &common);
         surface.set_config_text(config::mask::passwords(&text));
         let (reload, reloads) = mpsc::channel(8);
+        let cutover = config.cutover.as_ref();
+        let cutover = cutover
+            .map(|spec| cutover::open(spec, &common, &surface))
+            .transpose()?;
         let controls = Arc::new(Controls {
             surface: surface.clone(),
             drain: common.drain.clone(),
@@ -144,6 +151,7 @@ impl App {
             handovers: Handovers::new(clock, common.events.clone(), common.supervisor.clone()),
             services: ArcSwap::default(),
             reload,
+            cutover,
         });
         let mut app = Self {
             path,

@@ -6,6 +6,7 @@ pub mod events;
 pub mod failover;
 pub mod find;
 pub mod probe;
+pub mod region;
 pub mod run;
 pub mod sessions;
 pub mod status;
@@ -80,6 +81,9 @@ enum Control {
     Drain(PlainArgs),
     /// Come back to the load balancer
     Undrain(PlainArgs),
+    /// Look at the regional cutover, and carry it out
+    #[command(subcommand)]
+    Region(region::RegionVerb),
     /// Follow the changed configuration file, and say what changed or why not
     Reload(PlainArgs),
 }
@@ -257,6 +261,7 @@ fn control(verb: &Control) -> Result<ExitCode, LoadError> {
         Control::Resume(args) => wish(&args.plain, Command::Resume(args.service.clone())),
         Control::Drain(args) => wish(args, Command::Drain),
         Control::Undrain(args) => wish(args, Command::Undrain),
+        Control::Region(verb) => region::region(verb),
         Control::Reload(args) => wish(args, Command::Reload),
     }
 }

@@ -244,6 +244,7 @@ mod tests {
             started: "2026-01-02T15:04:05Z".into(),
             uptime_s: 192,
             config_error: Some("proxy.toml:3:1: no".into()),
+            cutover: None,
             health: HealthStatus {
                 status: Word::Degraded,
                 reason: Some("cache: no majority".into()),

@@ -111,6 +111,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     note("http.agent", old.http.agent != *agent, false);
     note("[admin]", old.admin != new.admin, false);
     note("[log]", old.log != new.log, false);
+    note("[cutover]", old.cutover != new.cutover, false);
     diff
 }
 

@@ -35,6 +35,8 @@ fn is_secret(before: &str) -> bool {
     let about = ["pas", "pwd", "secret", "token"]
         .iter()
         .any(|word| key.contains(word));
+    // DNS keys: `key`, `api_key`, `consumer_key`.
+    let about = about || key.ends_with("key") || key.starts_with("webhook");
     about && !key.ends_with("_file") && !key.ends_with("_env")
 }
 
@@ -42,6 +44,11 @@ fn is_secret(before: &str) -> bool {
 /// text in triple quotes.
 fn value_len(text: &str) -> usize {
     let start = text.len() - text.trim_start_matches([' ', '\t']).len();
+    // A list, which may go on over many lines.
+    if text[start..].starts_with('[') {
+        let end = text.find(']').unwrap_or(text.len());
+        return end + line_len(&text[end..]);
+    }
     for quotes in ["\"\"\"", "'''"] {
         if let Some(inner) = text[start..].strip_prefix(quotes) {
             let end = inner
@@ -89,7 +96,16 @@ mod tests {
             ),
             ("password = \"é", "password =****"),
             ("password = \"a=b\"\nc = 1", "password =******\nc = 1"),
+            ("key = \"x\"", "key =****"),
+            ("api_key=\"x\"", "api_key=***"),
+            ("key_name = \"x\"", "key_name = \"x\""),
+            ("key_file = \"x\"", "key_file = \"x\""),
             ("name = \"é\"", "name = \"é\""),
+            (
+                "webhook = [\n\"x\",\n]\na = 1",
+                "webhook =**\n****\n*\na = 1",
+            ),
+            ("webhook = [\n\"x", "webhook =**\n**"),
         ] {
             assert_eq!(passwords(text), masked, "{text}");
             assert_eq!(passwords(text).len(), text.len(), "{text}");

@@ -5,10 +5,11 @@
 //! the file and the secrets that the file points at.
 //!
 //! Layout, from the outside in: `load` files and secrets · `service`, `discovery`, `tls`, `secret`
-//! one table of the config each · `cross` what only shows across services · `value` single values ·
+//! one table of the config each · `cutover` the regional cutover · `cross` what only shows across services · `value` single values ·
 //! `table` the typed reader · `report` what it finds · `error` · `mask` what may be printed of the text.
 
 mod cross;
+mod cutover;
 mod diff;
 mod discovery;
 mod error;
@@ -30,6 +31,7 @@ use toml::de::DeTable;
 
 use crate::addr::Addr;
 use crate::admin::spec::AdminSpec;
+use crate::cutover::spec::CutoverSpec;
 use crate::proto::spec::ServiceSpec;
 use crate::telemetry::spec::{HttpSpec, LogFormat, LogSpec};
 pub use diff::{Diff, diff};
@@ -55,6 +57,8 @@ pub struct Config {
     pub log: LogSpec,
     /// At least one.
     pub services: Vec<ServiceSpec>,
+    /// `None`: this process moves no records.
+    pub cutover: Option<CutoverSpec>,
 }
 
 /// Reads a config without touching anything outside of it: secrets that it only points at are left
@@ -114,7 +118,7 @@ fn config<'a>(mut root: Table<'a>, report: &'a Report<'a>) -> Option<Config> {
     for item in root.need_items("service", help).unwrap_or_default() {
         drafts.extend(root.element(&item, "service").map(service::read));
     }
-    root.not_yet("cutover", "regional cutover");
+    let cutover = cutover::read(&mut root, &drafts);
     root.finish();
     cross::check(&drafts, &listeners, report);
     let services: Option<Vec<ServiceSpec>> = drafts
@@ -134,6 +138,7 @@ fn config<'a>(mut root: Table<'a>, report: &'a Report<'a>) -> Option<Config> {
         admin,
         log,
         services,
+        cutover,
     })
 }
 

@@ -41,6 +41,25 @@ pub const SENTINEL: Keys = Keys {
 
 pub fn read(table: &mut Table, keys: &Keys) -> Credentials {
     let username = table.read(keys.username, optional_text).flatten();
+    let (given, password) = lone(table, keys);
+    if keys.password_needed
+        && username.is_some()
+        && !given
+        && let Some(spot) = table.name_spot(keys.username)
+    {
+        let help = format!("add {} or {}", keys.file, keys.env);
+        table
+            .report()
+            .error(&spot, Bad::new("a user name without a password", help));
+    }
+    Credentials {
+        username: username.unwrap_or_default(),
+        password,
+    }
+}
+
+/// A secret that belongs to no user name: whether one is given, and what it is, where it was read.
+pub fn lone(table: &mut Table, keys: &Keys) -> (bool, Option<Secret>) {
     let literal = literal(table, keys);
     let from_file = from_file(table, keys);
     let from_env = from_env(table, keys);
@@ -58,20 +77,7 @@ pub fn read(table: &mut Table, keys: &Keys) -> Credentials {
             .report()
             .error(second, Bad::new("the password is given twice", help));
     }
-    if keys.password_needed
-        && username.is_some()
-        && given.is_empty()
-        && let Some(spot) = table.name_spot(keys.username)
-    {
-        let help = format!("add {} or {}", keys.file, keys.env);
-        table
-            .report()
-            .error(&spot, Bad::new("a user name without a password", help));
-    }
-    Credentials {
-        username: username.unwrap_or_default(),
-        password: literal.or(from_file).or(from_env),
-    }
+    (!given.is_empty(), literal.or(from_file).or(from_env))
 }
 
 fn literal(table: &mut Table, keys: &Keys) -> Option<Secret> {

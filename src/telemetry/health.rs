@@ -63,6 +63,8 @@ pub struct Circumstances {
     pub phase: Phase,
     /// How long a service may be without primary.
     pub unhealthy_after: Duration,
+    /// A regional cutover waits for an operator.
+    pub unfinished: bool,
 }
 
 /// One service in the answer.
@@ -84,6 +86,9 @@ pub struct Health {
     pub status: Status,
     pub name: String,
     pub region: Option<String>,
+    /// What is the matter with the process as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub services: BTreeMap<String, ServiceHealth>,
 }
 
@@ -132,14 +137,22 @@ pub fn overall(
         true => status,
         false => status.min(Status::Degraded),
     };
-    let worst = services.into_iter().map(counts).max();
-    worst.unwrap_or(Status::Ok)
+    let worst = services.into_iter().map(counts).max().unwrap_or(Status::Ok);
+    match given.unfinished {
+        true => worst.max(Status::Degraded),
+        false => worst,
+    }
 }
 
 /// One service as `/healthz/SERVICE` shows it: as if it were required, and the only one.
 pub fn service(facts: &Facts<'_>, given: &Circumstances, clock: &Clock) -> ServiceHealth {
     let mut health = describe(facts, given, clock);
-    health.status = overall([(health.status, true)], given);
+    // The cutover concerns the process.
+    let given = Circumstances {
+        unfinished: false,
+        ..*given
+    };
+    health.status = overall([(health.status, true)], &given);
     health
 }
 
@@ -175,6 +188,7 @@ pub fn evaluate(
         status,
         name: name.to_owned(),
         region: region.map(ToOwned::to_owned),
+        reason: None,
         services: names.zip(described).collect(),
     }
 }
@@ -198,6 +212,7 @@ mod tests {
             now: Moment::from_millis(now_ms),
             phase,
             unhealthy_after: AFTER,
+            unfinished: false,
         }
     }
 
@@ -299,6 +314,12 @@ mod tests {
             assert_eq!(overall_at(Phase::Closing), Draining);
         }
         assert_eq!(Draining.http(), 503);
+        let unfinished = Circumstances {
+            unfinished: true,
+            ..given(0, Phase::Serving)
+        };
+        assert_eq!(overall([(Ok, true)], &unfinished), Degraded);
+        assert_eq!(overall([(Failing, true)], &unfinished), Failing);
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub struct Status {
     pub health: HealthStatus,
     /// Why the newest state of the config's file is not followed; `null` when it is.
     pub config_error: Option<String>,
+    /// What is unfinished about the regional cutover; `null`: nothing.
+    #[serde(default)]
+    pub cutover: Option<String>,
     pub services: Vec<ServiceStatus>,
 }
 
@@ -93,6 +96,7 @@ pub fn status(surface: &Surface) -> Status {
         .iter()
         .map(|snapshot| describe(surface, snapshot, &given))
         .collect();
+    let cutover = surface.cutover_trouble().map(|why| why.to_string());
     Status {
         name: surface.name.clone(),
         region: surface.region.clone(),
@@ -100,8 +104,9 @@ pub fn status(surface: &Surface) -> Status {
         pid: std::process::id(),
         started: health::wall(&surface.clock, Moment::default()),
         uptime_s: given.now.since(Moment::default()).as_secs(),
-        health: overall(&services, &given),
+        health: overall(&services, &given, cutover.as_deref()),
         config_error: surface.config_error().map(|why| why.to_string()),
+        cutover,
         services,
     }
 }
@@ -115,10 +120,15 @@ pub fn service(surface: &Surface, name: &str) -> Option<ServiceStatus> {
     Some(describe(surface, &snapshot, &given))
 }
 
-fn overall(services: &[ServiceStatus], given: &Circumstances) -> HealthStatus {
+fn overall(
+    services: &[ServiceStatus],
+    given: &Circumstances,
+    cutover: Option<&str>,
+) -> HealthStatus {
     let states = services.iter().map(|s| (s.status, s.required));
     let named = |s: &ServiceStatus| s.reason.as_ref().map(|why| format!("{}: {why}", s.name));
-    let reasons: Vec<String> = services.iter().filter_map(named).collect();
+    let mut reasons: Vec<String> = services.iter().filter_map(named).collect();
+    reasons.extend(cutover.map(ToOwned::to_owned));
     HealthStatus {
         status: health::overall(states, given),
         reason: (!reasons.is_empty()).then(|| reasons.join("; ")),

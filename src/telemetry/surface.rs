@@ -70,6 +70,8 @@ pub struct Surface {
     config_text: ArcSwap<String>,
     /// Why the last reload was not followed.
     config_error: ArcSwapOption<String>,
+    /// What is unfinished about the regional cutover.
+    cutover_trouble: ArcSwapOption<String>,
     registry: Registry,
     process: Collector,
     health_status: Gauge,
@@ -121,6 +123,7 @@ impl Surface {
             shown: ArcSwap::from_pointee(shown),
             config_text: ArcSwap::default(),
             config_error: ArcSwapOption::empty(),
+            cutover_trouble: ArcSwapOption::empty(),
             registry,
             process,
             health_status,
@@ -153,6 +156,15 @@ impl Surface {
         self.config_error.load_full()
     }
 
+    /// Shows what is unfinished about the regional cutover; `None`: nothing.
+    pub fn set_cutover_trouble(&self, why: Option<String>) {
+        self.cutover_trouble.store(why.map(Arc::new));
+    }
+
+    pub fn cutover_trouble(&self) -> Option<Arc<String>> {
+        self.cutover_trouble.load_full()
+    }
+
     pub fn shown(&self) -> Arc<Shown> {
         self.shown.load_full()
     }
@@ -162,6 +174,7 @@ impl Surface {
             now: self.clock.now(),
             phase: self.drain.phase(),
             unhealthy_after: shown.unhealthy_after,
+            unfinished: self.cutover_trouble.load().is_some(),
         }
     }
 
@@ -171,13 +184,12 @@ impl Surface {
         let facts: Vec<Facts<'_>> = snapshots.iter().map(Snapshot::facts).collect();
         // After the snapshots: a topology that is newer than `now` would look ageless.
         let given = self.circumstances(&shown);
-        health::evaluate(
-            &self.name,
-            self.region.as_deref(),
-            &facts,
-            &given,
-            &self.clock,
-        )
+        let region = self.region.as_deref();
+        let health = health::evaluate(&self.name, region, &facts, &given, &self.clock);
+        Health {
+            reason: self.cutover_trouble().map(|why| why.to_string()),
+            ..health
+        }
     }
 
     /// `None` when there is no such service.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use pilotfish::cutover::lock::{Claim, Held, Lock, LockError, LockSpec, lock};
-use pilotfish::dns::{DnsSpec, RrSet};
+use pilotfish::dns::{CompareAndSet, DnsSpec, RrSet};
 use pilotfish_harness::dns::NOTE;
 use pilotfish_harness::dns::faults::{Fault, On};
 use pilotfish_harness::dns::http::Response;
@@ -147,7 +147,23 @@ fn akamai() {
 
 #[test]
 fn who_cannot_compare_and_set_is_refused() {
-    for stage in [stage::cloudflare(), stage::powerdns()] {
+    let all = [
+        stage::bind(),
+        stage::powerdns(),
+        stage::route53(),
+        stage::cloudflare(),
+        stage::linode(),
+        stage::ovh(),
+        stage::digitalocean(),
+        stage::akamai(),
+        stage::akamai_gtm(),
+    ];
+    for stage in all {
+        let able = stage.provider.capabilities().compare_and_set == CompareAndSet::Server;
+        assert_eq!(stage.provider.kind().compares_and_sets(), able);
+        if able {
+            continue;
+        }
         let Err(refused) = in_zone(&stage.spec) else {
             panic!("{} has a lock", stage.provider.kind().as_str());
         };

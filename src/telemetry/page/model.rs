@@ -429,6 +429,7 @@ pub mod tests {
             started: "2026-01-02T15:00:00.000Z".into(),
             uptime_s: 192,
             config_error: None,
+            cutover: None,
             health: HealthStatus {
                 status: Word::Ok,
                 reason: None,

@@ -1,0 +1,169 @@
+//! Killed at every line of the journal: what was begun can be finished or taken back, and nothing is
+//! half moved without being said.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pilotfish_harness::sidecar::Sidecar;
+
+use crate::stage::{LONG, NEW, OLD, Site, both, command, region};
+
+fn lines(journal: &Path) -> usize {
+    let bytes = std::fs::read(journal).unwrap_or_default();
+    bytes.iter().filter(|&&byte| byte == b'\n').count()
+}
+
+/// The names of the events, oldest first.
+fn events(journal: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(journal).unwrap_or_default();
+    let name = |line: &str| {
+        let json: serde_json::Value = serde_json::from_str(line.split_once(' ')?.1).ok()?;
+        Some(json["what"]["event"].as_str()?.to_owned())
+    };
+    text.lines().filter_map(name).collect()
+}
+
+fn hook(when: &str) -> String {
+    format!("[[cutover.hook]]\nwhen = \"{when}\"\ncommand = [\"true\"]\n")
+}
+
+/// Never nothing, while `work` is done; and afterwards old or new, both families alike.
+fn watched(site: &Site, work: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                for set in site.served(site.primary.addr) {
+                    assert_eq!(set.len(), 1, "{set:?}");
+                }
+            }
+        });
+        work();
+        stop.store(true, Ordering::SeqCst);
+        watch.join().unwrap();
+    });
+}
+
+fn kill_at(sidecar: &Sidecar, journal: &Path, line: usize) {
+    let mut moving = command(sidecar, &["cutover", "--to", "rbx", "--yes"]);
+    let moving = moving.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut moving = moving.unwrap();
+    let deadline = Instant::now() + LONG;
+    // As close behind the line as can be: no pause.
+    while lines(journal) < line && moving.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "{:?}", events(journal));
+    }
+    sidecar.server().kill().unwrap();
+    moving.wait().unwrap();
+}
+
+#[test]
+fn killed_at_every_line_it_goes_on_or_back() {
+    let site = Site::start();
+    let marker = site.dir.join("fenced");
+    let fence = format!(
+        "proof = [\"test\", \"-e\", \"{0}\"]\ncommand = [\"touch\", \"{0}\"]\nrelease = [\"rm\", \"-f\", \"{0}\"]",
+        marker.display()
+    );
+    let section = site.section().replace("proof = [\"true\"]", &fence);
+    let section = section + &hook("before-apply") + &hook("after-done") + &hook("after-rollback");
+    let journal = site.journal();
+
+    // How many lines there are when nothing happens.
+    let mut sidecar = site.sidecar(&section);
+    let said = region(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let all = events(&journal);
+    assert!(all.len() >= 12, "{all:?}");
+    let mut killed_after = std::collections::BTreeSet::new();
+
+    for line in 1..=all.len() {
+        for verb in ["resume", "rollback"] {
+            site.editor().set(&both(OLD, 2));
+            std::fs::remove_dir_all(site.state_dir()).unwrap();
+            let _ = std::fs::remove_file(&marker);
+            watched(&site, || {
+                kill_at(&sidecar, &journal, line);
+                let before = events(&journal);
+                sidecar.restart().unwrap();
+                killed_after.extend(before.last().cloned());
+                go_on(&site, &sidecar, verb, &before);
+            });
+        }
+    }
+    let missing: Vec<&String> = all
+        .iter()
+        .filter(|one| !killed_after.contains(*one))
+        .collect();
+    // Some lines follow each other faster than anybody can kill.
+    assert!(
+        missing.len() * 2 < all.len(),
+        "never killed right after {missing:?}"
+    );
+}
+
+fn go_on(site: &Site, sidecar: &Sidecar, verb: &str, before: &[String]) {
+    let over = matches!(
+        before.last().map(String::as_str),
+        Some("hook-ran" | "released")
+    ) && before.iter().any(|event| event == "converged");
+    let status = region(sidecar, &["status", "--json"]).json();
+    assert_eq!(status["run"].is_null(), over, "{before:?} {status:#}");
+    let mut args = vec![verb];
+    if verb == "rollback" {
+        args.push("--yes");
+    }
+    if !over {
+        let blocked = region(sidecar, &["cutover", "--to", "rbx", "--yes"]);
+        assert_eq!(blocked.code, 3, "{before:?} {blocked:?}");
+    }
+    let said = region(sidecar, &args);
+    let wanted = if over || verb == "resume" { NEW } else { OLD };
+    assert_eq!(said.code, if over { 3 } else { 0 }, "{before:?} {said:?}");
+    for server in [site.primary.addr, site.secondary.addr] {
+        let served = site.served(server);
+        assert_eq!(
+            served,
+            wanted.map(|value| vec![value.to_owned()]),
+            "{before:?}"
+        );
+    }
+    let fenced = site.dir.join("fenced").exists();
+    assert_eq!(fenced, wanted == NEW, "{before:?}");
+    let status = region(sidecar, &["status", "--json"]).json();
+    assert!(status["run"].is_null(), "{before:?} {status:#}");
+}
+
+#[test]
+fn a_torn_line_is_cut_and_damage_is_refused() {
+    let site = Site::start();
+    let mut sidecar = site.sidecar(&site.section());
+    kill_at(&sidecar, &site.journal(), 4);
+    let mut bytes = std::fs::read(site.journal()).unwrap();
+    bytes.extend_from_slice(b"0123456789abcdef {\"seq\":");
+    std::fs::write(site.journal(), &bytes).unwrap();
+    sidecar.restart().unwrap();
+    let said = region(&sidecar, &["resume"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    sidecar
+        .wait_log("not written whole", Duration::from_secs(10))
+        .unwrap();
+
+    let mut bytes = std::fs::read(site.journal()).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(site.journal(), &bytes).unwrap();
+    let said = region(&sidecar, &["cutover", "--to", "gra", "--yes"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("damaged in line 1"), "{said:?}");
+    sidecar.server().kill().unwrap();
+    sidecar.restart().unwrap();
+    let health = sidecar.wait_health("health to say it", LONG, |h| h["status"] == "degraded");
+    assert!(
+        health.unwrap()["reason"]
+            .as_str()
+            .unwrap()
+            .contains("damaged")
+    );
+}

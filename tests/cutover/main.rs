@@ -1,0 +1,10 @@
+//! The regional cutover: the real sidecar, a parent zone, a primary, a secondary and a resolver, all real.
+// Nothing here decides or runs on a runtime, and a helper that fails is a test that fails.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+mod stage;
+
+mod crash;
+mod gates;
+mod moves;
+mod servers;

@@ -1,0 +1,278 @@
+//! Two regions, the servers that answer for them, and a sidecar that may move the site.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use pilotfish::clock::Clock;
+use pilotfish::dns::record::records;
+use pilotfish::dns::spec::{Rfc2136Spec, TsigAlgorithm};
+use pilotfish::dns::{
+    self, Change, DnsSpec, Env, Patience, Provider, ProviderSpec, Records, RrSet,
+};
+use pilotfish::net::resolve::Resolver;
+use pilotfish::secret::Secret;
+use pilotfish_harness::dns::bind::{Bind, Options};
+use pilotfish_harness::dns::faults::{DnsRelay, Faults};
+use pilotfish_harness::dns::http::{HttpServer, Response};
+use pilotfish_harness::dns::query::{self, Type};
+use pilotfish_harness::dns::unbound::Unbound;
+use pilotfish_harness::dns::{KEY, KEY_NAME, NAME, ZONE};
+use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
+use pilotfish_harness::{ports, scratch};
+
+pub const LONG: Duration = Duration::from_secs(60);
+const NS1: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const NS2: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
+pub const OLD: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
+pub const NEW: [&str; 2] = ["192.0.2.20", "2001:db8::20"];
+
+/// Everything but the sidecar. The servers first: they are dropped before the folder.
+pub struct Site {
+    pub parent: Bind,
+    pub primary: Bind,
+    pub secondary: Bind,
+    pub unbound: Unbound,
+    pub faults: Faults,
+    pub relay: DnsRelay,
+    /// What the target answers to its check.
+    pub target: HttpServer,
+    status: Arc<AtomicU16>,
+    pub dir: scratch::Dir,
+}
+
+impl Site {
+    pub fn start() -> Self {
+        Self::with(&["shop 2 A 192.0.2.10", "shop 2 AAAA 2001:db8::10"], false)
+    }
+
+    /// A lazy secondary hears of no change.
+    pub fn with(lines: &[&str], lazy: bool) -> Self {
+        let parent = Bind::parent([NS1, NS2], false, false).unwrap();
+        let second = ports::free().unwrap();
+        let options = Options {
+            records: lines.iter().map(|line| (*line).to_owned()).collect(),
+            notify: if lazy { Vec::new() } else { vec![second] },
+            ..Options::default()
+        };
+        let primary = Bind::primary(&options).unwrap();
+        let secondary = Bind::secondary(primary.addr, Some(second), lazy).unwrap();
+        let unbound = Unbound::start(parent.addr, &[primary.addr, second], 0).unwrap();
+        let faults = Faults::default();
+        let relay = DnsRelay::start(primary.addr, faults.clone()).unwrap();
+        let status = Arc::new(AtomicU16::new(200));
+        let says = status.clone();
+        let target = HttpServer::start(move |_| Response::empty(says.load(Ordering::SeqCst)));
+        let dir = scratch::Dir::new().unwrap();
+        std::fs::write(dir.join("tsig.key"), KEY).unwrap();
+        Self {
+            parent,
+            primary,
+            secondary,
+            unbound,
+            faults,
+            relay,
+            target: target.unwrap(),
+            status,
+            dir,
+        }
+    }
+
+    pub fn target_says(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.state_dir().join("cutover.journal")
+    }
+
+    /// `[cutover]`, with everything in it that makes every gate pass.
+    pub fn section(&self) -> String {
+        let (ns1, ns2) = (self.primary.addr, self.secondary.addr);
+        format!(
+            r#"[cutover]
+state_dir = "{state}"
+record = ["{NAME} A", "{NAME} AAAA"]
+ttl = 2
+cooldown = "0s"
+soak = "0s"
+[[cutover.region]]
+name = "gra"
+A = ["{}"]
+AAAA = ["{}"]
+[[cutover.region]]
+name = "rbx"
+A = ["{}"]
+AAAA = ["{}"]
+check = "{check}/healthz"
+[cutover.dns]
+kind = "rfc2136"
+zone = "{ZONE}"
+server = "{relay}"
+key_name = "{KEY_NAME}"
+key_file = "{key}"
+timeout = "1500ms"
+patience = "1s"
+[cutover.verify]
+resolvers = ["{unbound}"]
+address_map = {{ "127.0.0.1" = "{com}", "{NS1}" = "{ns1}", "{NS2}" = "{ns2}" }}
+matches = 2
+pause = "50ms"
+question = "800ms"
+deployed_within = "5s"
+served_within = "20s"
+[cutover.fence]
+proof = ["true"]
+"#,
+            OLD[0],
+            OLD[1],
+            NEW[0],
+            NEW[1],
+            state = self.state_dir().display(),
+            check = self.target.url(),
+            relay = self.relay.addr,
+            key = self.dir.join("tsig.key").display(),
+            unbound = self.unbound.addr,
+            com = self.parent.addr,
+        )
+    }
+
+    /// A sidecar of the target, whose one service is proven.
+    pub fn sidecar(&self, section: &str) -> Sidecar {
+        let service = Service::new("db", "tcp")
+            .unwrap()
+            .discover("kind", "static")
+            .discover_all("nodes", &[self.target.addr]);
+        let mut config = Config::new()
+            .unwrap()
+            .line("region = \"rbx\"")
+            .service(service);
+        config.sections.push(section.to_owned());
+        let binary = Path::new(env!("CARGO_BIN_EXE_pilotfish"));
+        Sidecar::start(binary, config, Until::Healthy).unwrap()
+    }
+
+    /// As the primary and, where it does not lag, the secondary serve them.
+    pub fn served(&self, server: SocketAddr) -> [Vec<String>; 2] {
+        [Type::A, Type::Aaaa].map(|rtype| {
+            let reply = query::ask(server, NAME, rtype, false).unwrap();
+            reply.records.into_iter().map(|(_, value)| value).collect()
+        })
+    }
+
+    pub fn serial(&self) -> u32 {
+        query::serial(self.primary.addr, ZONE).unwrap().unwrap()
+    }
+
+    /// Somebody else, who goes past the relay.
+    pub fn editor(&self) -> Editor {
+        Editor {
+            server: self.primary.addr,
+        }
+    }
+}
+
+/// Changes the same records.
+#[derive(Clone, Copy)]
+pub struct Editor {
+    server: SocketAddr,
+}
+
+pub fn both(values: [&str; 2], ttl: u64) -> Records {
+    let set = |rtype: &str, value: &str| {
+        let key = format!("{NAME} {rtype}").parse().unwrap();
+        RrSet::parse(&key, ttl, [value]).unwrap()
+    };
+    records([set("A", values[0]), set("AAAA", values[1])])
+}
+
+impl Editor {
+    /// Whatever was there before.
+    pub fn set(&self, to: &Records) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let provider = self.provider();
+            let keys: Vec<_> = both(OLD, 2).into_keys().collect();
+            let seen = provider.read(&keys).await.unwrap();
+            let change = Change::new(&seen.records, to, "").unwrap();
+            provider.change(&change).await.unwrap();
+        });
+    }
+
+    fn provider(&self) -> Box<dyn Provider> {
+        let spec = DnsSpec {
+            zone: ZONE.parse().unwrap(),
+            provider: ProviderSpec::Rfc2136(Rfc2136Spec {
+                server: self.server.to_string().parse().unwrap(),
+                key_name: KEY_NAME.to_owned(),
+                algorithm: TsigAlgorithm::HmacSha256,
+                key: Secret::new(KEY.to_owned()),
+            }),
+            patience: Patience::default(),
+        };
+        let env = Env {
+            clock: Clock::start(),
+            resolver: Resolver::from_system(),
+        };
+        dns::provider(&spec, &env).unwrap()
+    }
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The one JSON value that was printed.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+/// `pilotfish region ...` against this sidecar.
+pub fn command(sidecar: &Sidecar, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pilotfish"));
+    command
+        .arg("region")
+        .args(args)
+        .arg("--socket")
+        .arg(sidecar.admin_socket())
+        .stdin(std::process::Stdio::null());
+    command
+}
+
+pub fn region(sidecar: &Sidecar, args: &[&str]) -> Said {
+    Said::of(&command(sidecar, args).output().unwrap())
+}
+
+/// A gate's verdict in what `plan --json` says.
+pub fn verdict(preview: &serde_json::Value, gate: &str) -> (String, String) {
+    let verdicts = preview["verdicts"].as_array().unwrap();
+    let found = verdicts.iter().find(|one| one["gate"] == gate);
+    let found = found.unwrap_or_else(|| panic!("no {gate} in {preview}"));
+    let text = |key: &str| found[key].as_str().unwrap().to_owned();
+    (text("says"), text("why"))
+}
