@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use pilotfish::data::EndReason;
+use pilotfish::handover::Reason;
+use pilotfish::handover::course::Failure;
 use pilotfish::telemetry::metrics::Described;
 use pilotfish::topology::Cause;
 
@@ -21,11 +23,12 @@ fn documented(prefix: &str) -> BTreeSet<&'static str> {
 
 #[test]
 fn every_metric_is_documented_and_every_documented_one_exists() {
-    let tables: [&[Described]; 6] = [
+    let tables: [&[Described]; 7] = [
         pilotfish::cutover::auto::serve::DESCRIBED,
         pilotfish::cutover::metrics::DESCRIBED,
         pilotfish::data::metrics::DESCRIBED,
         pilotfish::monitor::metrics::DESCRIBED,
+        pilotfish::handover::run::DESCRIBED,
         pilotfish::telemetry::derived::DESCRIBED,
         pilotfish::telemetry::surface::DESCRIBED,
     ];
@@ -38,7 +41,10 @@ fn every_metric_is_documented_and_every_documented_one_exists() {
 fn every_reason_and_cause_is_documented() {
     let words = documented("");
     let reasons = EndReason::ALL.iter().map(|reason| reason.as_str());
-    for word in reasons.chain(Cause::ALL.iter().map(|cause| cause.as_str())) {
+    let causes = Cause::ALL.iter().map(|cause| cause.as_str());
+    let refusals = Reason::ALL.iter().map(|reason| reason.as_str());
+    let failures = Failure::ALL.iter().map(|failure| failure.as_str());
+    for word in reasons.chain(causes).chain(refusals).chain(failures) {
         let mentioned = words.contains(word) || OPERATIONS.contains(&format!("`{word}`"));
         assert!(mentioned, "docs/operations.md does not explain `{word}`");
     }

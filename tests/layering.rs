@@ -191,6 +191,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "net",
             "signal",
             "supervise",
+            "telemetry::metrics",
             "topology",
         ],
     ),

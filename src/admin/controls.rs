@@ -172,6 +172,22 @@ impl Controls {
         Ok(told.unwrap_or_else(|| ended(name, &ask)))
     }
 
+    /// Makes `to`, or whoever has most, the primary of a service whose former one is dead or fenced: for a
+    /// regional cutover. See [`Handovers::promote`].
+    ///
+    /// # Errors
+    /// Without such a service; how it ended is in the account.
+    pub async fn promote(
+        &self,
+        name: &str,
+        to: Option<Addr>,
+        within: std::time::Duration,
+        by: By,
+    ) -> Result<Account, Refusal> {
+        let subject = self.service(name)?.subject;
+        Ok(self.handovers.promote(subject, to, within, by).await)
+    }
+
     /// Reads the file again and follows it.
     ///
     /// # Errors
@@ -230,7 +246,12 @@ impl Controls {
         let events = Events::new(surface.clock);
         let supervisor = crate::supervise::Supervisor::default();
         Arc::new(Self {
-            handovers: Handovers::new(surface.clock, events.clone(), supervisor),
+            handovers: Handovers::new(
+                surface.clock,
+                events.clone(),
+                supervisor,
+                &crate::telemetry::metrics::Registry::new(),
+            ),
             events,
             surface,
             drain: sample.drain.clone(),

@@ -123,6 +123,7 @@ impl App {
         let registry = Registry::new();
         registry.describe(crate::data::metrics::DESCRIBED);
         registry.describe(crate::monitor::metrics::DESCRIBED);
+        registry.describe(crate::handover::run::DESCRIBED);
         let common = Common {
             clock,
             drain: Arc::new(Drain::default()),
@@ -148,7 +149,12 @@ impl App {
             drain: common.drain.clone(),
             events: common.events.clone(),
             pins: common.pins.clone(),
-            handovers: Handovers::new(clock, common.events.clone(), common.supervisor.clone()),
+            handovers: Handovers::new(
+                clock,
+                common.events.clone(),
+                common.supervisor.clone(),
+                &common.registry,
+            ),
             services: ArcSwap::default(),
             reload,
             cutover,

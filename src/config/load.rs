@@ -1,5 +1,6 @@
 //! The only part of `config` that looks outside: the file itself, and what it points at.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,6 @@ const MOST_CONFIG: u64 = 1 << 20;
 const MOST_SECRET: u64 = 64 << 10;
 
 /// A config that was read from a file, and the text for what has to be said about it.
-#[derive(Debug)]
 pub struct Loaded {
     pub path: PathBuf,
     pub text: String,
@@ -21,8 +21,19 @@ pub struct Loaded {
     pub warnings: Vec<Warning>,
 }
 
+/// Without the text: it may have passwords in it.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("path", &self.path)
+            .field("config", &self.config)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Why a file gives no config.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum LoadError {
     #[error("there is no configuration; looked for it in {places}")]
     NotFound { places: String },
@@ -34,6 +45,13 @@ pub enum LoadError {
         text: String,
         errors: Vec<ConfigError>,
     },
+}
+
+/// As for people, who are not shown the text either.
+impl fmt::Debug for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LoadError({self})")
+    }
 }
 
 /// Reads the file and all secrets that it points at.

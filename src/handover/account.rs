@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::course::{Course, Failure, Line, Restored};
-use super::{Ask, Refused};
+use super::{Ask, Reason, Refused};
 use crate::addr::Addr;
 
 /// How it ended.
@@ -147,6 +147,20 @@ impl Account {
         }
     }
 
+    /// Of something that is as it should be.
+    pub fn already(service: &str, primary: &Addr) -> Self {
+        let refused = Refused::new(
+            Reason::AlreadyPrimary,
+            format!("{primary} is the primary already"),
+        );
+        Self {
+            outcome: Outcome::Done,
+            reason: None,
+            to: Some(primary.to_string()),
+            ..Self::refused(service, &Ask::default(), &refused)
+        }
+    }
+
     /// Of a course that has not begun (a dry run), or has ended.
     pub fn of(service: &str, ask: &Ask, course: &Course, around: &Around) -> Self {
         let failure = match &ask.to {
@@ -250,7 +264,6 @@ fn step(line: &Line) -> StepAccount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handover::Reason;
     use crate::handover::course::{Phase, Planned, Restore};
 
     fn course() -> Course {

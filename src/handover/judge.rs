@@ -35,6 +35,10 @@ pub fn admit(
         let why = format!("there is no primary now ({})", topology.cause);
         return Err(Refused::new(Reason::NoPrimary, why));
     }
+    if let (Some(primary), Old::Gone) = (&primary, ask.old) {
+        let why = format!("{primary} is not gone: it is proven as primary");
+        return Err(Refused::new(Reason::OldAlive, why));
+    }
     if primary.is_some() && ask.to == primary {
         let why = "that is the primary already".to_owned();
         return Err(Refused::new(Reason::AlreadyPrimary, why));
@@ -198,15 +202,16 @@ mod tests {
     #[test]
     fn without_a_primary_only_a_gone_one_is_succeeded() {
         let mut scene = scene();
-        scene.0.primary = None;
-        scene.0.replicas = Arc::new([]);
-        scene.1.nodes[0] = node(1, false, None);
-        assert_eq!(outcome(&Ask::default(), &scene), Err(Reason::NoPrimary));
         let gone = |to| Ask {
             to,
             old: Old::Gone,
             ..Ask::default()
         };
+        assert_eq!(outcome(&gone(None), &scene), Err(Reason::OldAlive));
+        scene.0.primary = None;
+        scene.0.replicas = Arc::new([]);
+        scene.1.nodes[0] = node(1, false, None);
+        assert_eq!(outcome(&Ask::default(), &scene), Err(Reason::NoPrimary));
         assert_eq!(outcome(&gone(None), &scene), Ok(addr(2)));
         assert_eq!(outcome(&gone(Some(addr(3))), &scene), Ok(addr(3)));
         assert_eq!(
@@ -226,12 +231,18 @@ mod tests {
     #[test]
     fn a_pin_and_doubts_forbid_it() {
         let (topology, mut report) = scene();
+        let mut bereft = topology.clone();
+        bereft.primary = None;
         let reason = |report: &Report, old, pin: Option<&Addr>| {
             let ask = Ask {
                 old,
                 ..Ask::default()
             };
-            let admitted = admit(&ask, &topology, report, pin);
+            let topology = match old {
+                Old::Serves => &topology,
+                Old::Gone => &bereft,
+            };
+            let admitted = admit(&ask, topology, report, pin);
             admitted.err().map(|refused| refused.reason)
         };
         let pin = addr(1);

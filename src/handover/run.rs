@@ -24,6 +24,7 @@ use crate::monitor::pin::Pin;
 use crate::net::dial::Dialer;
 use crate::signal::Signal;
 use crate::supervise::Supervisor;
+use crate::telemetry::metrics::{Described, Kind, Registry};
 use crate::topology::cell::TopologyReader;
 
 /// For the checks before anything is changed.
@@ -31,12 +32,29 @@ const PREPARE_WITHIN: Duration = Duration::from_secs(10);
 /// For running requests, or a third of the time where that is less. Who is not done by then is cut off by
 /// the switch, as in any failover.
 const QUIET_WITHIN: Duration = Duration::from_secs(10);
+/// For sessions of which nothing is known but that bytes move. A request is over by then; who listens to
+/// something that never ends must not make everybody wait.
+const STILL_WITHIN: Duration = Duration::from_millis(250);
 /// How often sessions are looked at while they finish.
 const LOOK: Duration = Duration::from_millis(5);
 /// For a step after the switch, and for putting one back.
 const AFTER_WITHIN: Duration = Duration::from_secs(15);
 /// While the switch is awaited, the monitor is told this often that there is something to see.
 const HINT: Duration = Duration::from_millis(50);
+
+/// Names and meanings, for the text output and the documentation.
+pub const DESCRIBED: &[Described] = &[
+    Described(
+        "pilotfish_failovers_total",
+        Kind::Counter,
+        "Forced failovers, by how they ended",
+    ),
+    Described(
+        "pilotfish_failover_hold_seconds",
+        Kind::Histogram,
+        "For how long forced failovers held clients",
+    ),
+];
 
 /// One service, as a handover needs it.
 #[derive(Clone)]
@@ -87,6 +105,7 @@ pub struct Handovers {
     clock: Clock,
     events: Arc<Events>,
     supervisor: Supervisor,
+    registry: Registry,
     running: Mutex<Running>,
     /// How many there are.
     count: watch::Sender<usize>,
@@ -130,11 +149,17 @@ impl Drop for Seat {
 }
 
 impl Handovers {
-    pub fn new(clock: Clock, events: Arc<Events>, supervisor: Supervisor) -> Arc<Self> {
+    pub fn new(
+        clock: Clock,
+        events: Arc<Events>,
+        supervisor: Supervisor,
+        registry: &Registry,
+    ) -> Arc<Self> {
         Arc::new(Self {
             clock,
             events,
             supervisor,
+            registry: registry.clone(),
             running: Mutex::default(),
             count: watch::channel(0).0,
         })
@@ -205,25 +230,30 @@ impl Handovers {
         })
     }
 
-    /// Makes `to` the primary of a service whose former one is dead or fenced, and waits until the monitor
-    /// has proven it: what a regional cutover needs. The account says how it ended; it is refused when the
-    /// former primary still answers as one. Dropping the future cancels it, and puts everything back.
+    /// Makes `to`, or whoever has most, the primary of a service whose former one is dead or fenced, and
+    /// waits until the monitor has proven it: what a regional cutover needs. What is primary already is
+    /// done. The account says how it ended; it is refused when the former primary still answers as one.
+    /// Dropping the future cancels it, and puts everything back.
     pub fn promote(
         self: &Arc<Self>,
         subject: Subject,
-        to: Addr,
+        to: Option<Addr>,
         within: Duration,
         by: By,
     ) -> BoxFuture<'static, Account> {
         let desk = self.clone();
         Box::pin(async move {
             let ask = Ask {
-                to: Some(to),
+                to,
                 timeout: within,
                 dry_run: false,
                 old: Old::Gone,
             };
             let service = subject.service.clone();
+            let now = subject.topology.load().primary_addr().cloned();
+            if let Some(now) = now.filter(|now| ask.to.as_ref().is_none_or(|to| to == now)) {
+                return Account::already(&service, &now);
+            }
             let told = match desk.begin(subject, ask.clone(), by) {
                 Ok(begun) => begun.account().await,
                 Err(account) => Some(*account),
@@ -264,6 +294,16 @@ impl Handovers {
 
     /// The end of one.
     fn tell(&self, account: &Account, by: By) {
+        let service = account.service.as_str();
+        let outcome = account.outcome.as_str();
+        let labels = [("service", service), ("outcome", outcome)];
+        let ended = self.registry.counter("pilotfish_failovers_total", &labels);
+        ended.increment(1);
+        if account.held_ms > 0.0 {
+            let name = "pilotfish_failover_hold_seconds";
+            let held = self.registry.histogram(name, &labels[..1]);
+            held.record(account.held_ms / 1e3);
+        }
         let event = match account.outcome {
             Outcome::Done => "failover-done",
             Outcome::Planned => "failover-planned",
@@ -475,22 +515,19 @@ impl Run {
 
     async fn quiet(&self) -> String {
         let clock = self.desk.clock;
-        let until = clock.now() + QUIET_WITHIN.min(self.ask.timeout / 3);
+        let began = clock.now();
+        let until = began + QUIET_WITHIN.min(self.ask.timeout / 3);
         let mut quiet = Quiet::default();
         loop {
-            let busy = quiet.look(clock.now(), &(self.subject.sessions)());
-            if busy == 0 {
-                return "no request is running".to_owned();
+            let now = clock.now();
+            let running = quiet.look(now, &(self.subject.sessions)());
+            let late = now > until || running.busy == 0 && now.since(began) > STILL_WITHIN;
+            match running.busy + running.moving {
+                0 => return "no request is running".to_owned(),
+                1 if late => return "1 session is still at it, and may be cut off".to_owned(),
+                n if late => return format!("{n} sessions are still at it, and may be cut off"),
+                _ => sleep(LOOK).await,
             }
-            if clock.now() > until {
-                let sessions = if busy == 1 {
-                    "session is"
-                } else {
-                    "sessions are"
-                };
-                return format!("{busy} {sessions} still at it, and may be cut off");
-            }
-            sleep(LOOK).await;
         }
     }
 

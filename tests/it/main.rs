@@ -15,6 +15,7 @@ mod mysql_replication;
 mod postgres;
 
 mod clients;
+mod control_side;
 mod haproxy_front;
 mod hold;
 mod listeners;
@@ -24,5 +25,6 @@ mod operate;
 mod page;
 mod passive;
 mod resources;
+mod secrets;
 mod security;
 mod standalone;

@@ -141,7 +141,7 @@ fn bad_clients_without_a_primary_leave_no_trace() {
 }
 
 /// A binary that may have only so many descriptors.
-fn short_of_descriptors(dir: &scratch::Dir, limit: usize) -> std::path::PathBuf {
+pub fn short_of_descriptors(dir: &scratch::Dir, limit: usize) -> std::path::PathBuf {
     let script = dir.join("pilotfish");
     let text = format!(
         "#!/bin/sh\nulimit -n {limit} && exec {} \"$@\"\n",

@@ -3,7 +3,7 @@
 use pilotfish_harness::process::Signal;
 use pilotfish_harness::sidecar::Sidecar;
 
-use super::{Restless, assert_goes_on, begin, end, failover, wait_event};
+use super::{assert_goes_on, begin, end, failover, stall, unstall, wait_event};
 use crate::kit::{self, LONG};
 
 fn scene() -> (
@@ -28,9 +28,9 @@ fn scene() -> (
 #[test]
 fn one_at_a_time_and_it_ends_with_whoever_asked() {
     let (master, replica, sidecar) = scene();
-    let noise = Restless::start(&sidecar, &master);
+    stall(&replica, &master);
     let mut running = begin(&sidecar, &["--timeout", "60s"]);
-    wait_event(&sidecar, "failover-step", "hold: done");
+    wait_event(&sidecar, "failover-step", "pause-writes: done");
     assert_eq!(
         kit::status(&sidecar)["held"],
         serde_json::json!(["failover"])
@@ -42,7 +42,7 @@ fn one_at_a_time_and_it_ends_with_whoever_asked() {
     let failed = wait_event(&sidecar, "failover-failed", "cancelled");
     assert_eq!(failed["by"]["uid"], rustix::process::getuid().as_raw());
     assert_goes_on(&sidecar, &master);
-    drop(noise);
+    unstall(&replica);
     // And the next one may begin.
     let (code, account) = failover(&sidecar, &[]);
     assert_eq!((code, &account["outcome"]), (0, &"done".into()));
@@ -52,15 +52,32 @@ fn one_at_a_time_and_it_ends_with_whoever_asked() {
 /// The process ends: what was done is put back first.
 #[test]
 fn a_shutdown_calls_it_off() {
-    let (master, _replica, sidecar) = scene();
-    let noise = Restless::start(&sidecar, &master);
+    let (master, replica, sidecar) = scene();
+    stall(&replica, &master);
     let running = begin(&sidecar, &["--timeout", "60s"]);
-    wait_event(&sidecar, "failover-step", "hold: done");
+    wait_event(&sidecar, "failover-step", "pause-writes: done");
     sidecar.server().signal(Signal::TERM).unwrap();
     let (code, account) = end(running);
     assert_eq!((code, &account["reason"]), (1, &"cancelled".into()));
-    drop(noise);
     assert_eq!(master.command(&["SET", "a", "1"]).unwrap(), kit::ok());
+}
+
+/// What a failover works on is replaced under it.
+#[test]
+fn a_reload_that_changes_the_service_calls_it_off() {
+    let (master, replica, mut sidecar) = scene();
+    stall(&replica, &master);
+    let running = begin(&sidecar, &["--timeout", "60s"]);
+    wait_event(&sidecar, "failover-step", "pause-writes: done");
+    let mut config = sidecar.config().clone();
+    config.services[0].lines = vec!["hold_timeout = \"50s\"".into()];
+    sidecar.rewrite_config(config).unwrap();
+    let (code, said) = kit::control(&sidecar, &["reload"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, account) = end(running);
+    assert_eq!((code, &account["reason"]), (1, &"cancelled".into()));
+    sidecar.wait_primary("cache", master.addr, LONG).unwrap();
+    assert_goes_on(&sidecar, &master);
 }
 
 /// An operator's pause is nobody else's to lift.

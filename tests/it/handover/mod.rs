@@ -1,6 +1,7 @@
 //! Forced failover of Redis: nothing lost, nothing left behind, whatever happens on the way.
 
 mod ends;
+mod harsh;
 mod nodes;
 mod own;
 mod sentinel;
@@ -117,8 +118,19 @@ fn assert_nothing_missing(ledger: &Ledger, node: &RedisServer) {
     assert!(missing.is_empty(), "{} lost {missing:?}", ledger.label);
 }
 
-/// A session that never comes to rest: it hears what is published on the server directly. A failover waits
-/// for it for a third of its time, in which a test can do something.
+/// From now on a replica takes in nothing of what its master sends, and answers questions all the same: a
+/// failover to it waits until it is called off. (The link to the master is a client that wants to write.)
+fn stall(replica: &RedisServer, master: &RedisServer) {
+    let pause = ["CLIENT", "PAUSE", "120000", "WRITE"];
+    replica.command(&pause).unwrap();
+    master.command(&["SET", "not", "taken in"]).unwrap();
+}
+
+fn unstall(replica: &RedisServer) {
+    replica.command(&["CLIENT", "UNPAUSE"]).unwrap();
+}
+
+/// A session that never comes to rest: it hears what is published on the server directly.
 struct Restless {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,

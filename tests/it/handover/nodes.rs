@@ -7,7 +7,9 @@ use pilotfish_harness::redis::{RedisServer, Role};
 use pilotfish_harness::sidecar::Sidecar;
 use pilotfish_harness::writer::Mode;
 
-use super::{Restless, assert_goes_on, assert_nothing_missing, begin, end, failover, step, steps};
+use super::{
+    Restless, assert_goes_on, assert_nothing_missing, begin, end, failover, stall, step, steps,
+};
 use crate::kit::{self, LONG};
 use crate::support::{KEPT, write_to};
 
@@ -76,9 +78,9 @@ fn a_target_that_dies_on_the_way_leaves_the_master_as_it_was() {
     let replica = kit::replica_of(&master);
     let sidecar = kit::start(kit::patient(kit::cache(&addrs(&[&master, &replica]))));
     wait_replicas(&sidecar, 1);
-    let noise = Restless::start(&sidecar, &master);
+    stall(&replica, &master);
     let running = begin(&sidecar, &["--timeout", "4s"]);
-    super::wait_event(&sidecar, "failover-step", "hold: done");
+    super::wait_event(&sidecar, "failover-step", "pause-writes: done");
     replica.server().kill().unwrap();
     let (code, account) = end(running);
     assert_eq!((code, &account["reason"]), (1, &"timeout".into()));
@@ -88,7 +90,27 @@ fn a_target_that_dies_on_the_way_leaves_the_master_as_it_was() {
     );
     assert_eq!(master.role().unwrap(), Role::Master);
     assert_goes_on(&sidecar, &master);
+}
+
+/// Who listens to something that never ends is not waited for as if it were a request.
+#[test]
+fn a_session_that_never_rests_holds_nobody_up() {
+    let master = kit::redis();
+    let replica = kit::replica_of(&master);
+    let sidecar = kit::start(kit::patient(kit::cache(&addrs(&[&master, &replica]))));
+    wait_replicas(&sidecar, 1);
+    let noise = Restless::start(&sidecar, &master);
+    let (code, account) = failover(&sidecar, &[]);
+    assert_eq!((code, &account["outcome"]), (0, &"done".into()));
+    let quiet = step(&account, "quiet");
+    assert!(
+        quiet["what"].as_str().unwrap().contains("may be cut off"),
+        "{quiet}"
+    );
+    // A third of the time would be 10 s.
+    assert!(quiet["took_ms"].as_f64().unwrap() < 5000.0, "{quiet}");
     drop(noise);
+    assert_goes_on(&sidecar, &replica);
 }
 
 #[test]
@@ -103,7 +125,7 @@ fn what_is_not_safe_is_refused() {
         (&["--to", &primary], "already-primary"),
         (&["--to", &down], "unfit-target"),
         (&["--to", "10.255.255.1:1"], "unknown-target"),
-        (&["--old-primary-gone", "--to", &down], "unfit-target"),
+        (&["--old-primary-gone", "--to", &down], "old-primary-alive"),
     ] {
         let (code, account) = failover(&sidecar, args);
         assert_eq!((code, &account["reason"]), (3, &reason.into()), "{args:?}");

@@ -50,7 +50,16 @@ impl NodesFailover {
 
     async fn check(&self, case: &Case) -> Result<Box<dyn Act>, Refused> {
         let servers = self.servers(case);
-        let target = choose(&case.ask, &case.known)?;
+        let mut target = choose(&case.ask, &case.known)?;
+        let mut ahead = None;
+        if case.ask.old == Old::Gone {
+            self.nobody_is_master(&servers).await?;
+            let best = self.furthest(case, &servers).await;
+            match case.ask.to {
+                None => target = best.unwrap_or(target),
+                Some(_) => ahead = best.filter(|best| *best != target),
+            }
+        }
         let others = |addr: &Addr| *addr != target && Some(addr) != case.known.primary.as_ref();
         let nodes = self.spec.nodes.iter().map(|node| node.addr.clone());
         let others = nodes.filter(others).collect();
@@ -71,19 +80,35 @@ impl NodesFailover {
                     limit: case.left() + SPARE,
                 })
             }
-            _ => {
-                self.nobody_is_master(&servers).await?;
-                None
-            }
+            _ => None,
         };
         let script = NodesScript {
             servers,
             target,
             others,
             old,
+            ahead,
             promoted: false,
         };
         Ok(scripted(script))
+    }
+
+    /// The replica that has the most, when there is no master to compare with.
+    async fn furthest(&self, case: &Case, servers: &Servers) -> Option<Addr> {
+        let up = case.known.nodes.iter().filter(|node| node.up);
+        let asked = up.map(|node| async {
+            match servers.facts(&node.address).await {
+                Ok(facts) if facts.priority != Some(0) => facts.offset(),
+                _ => None,
+            }
+            .map(|offset| (offset, &node.address))
+        });
+        let offsets = join_all(asked).await;
+        let best = offsets
+            .into_iter()
+            .flatten()
+            .max_by_key(|(offset, _)| *offset);
+        best.map(|(_, addr)| addr.clone())
     }
 
     async fn nobody_is_master(&self, servers: &Servers) -> Result<(), Refused> {
@@ -152,6 +177,8 @@ struct NodesScript {
     others: Vec<Addr>,
     /// `None`: it is gone.
     old: Option<Former>,
+    /// A replica that has more than the target that was asked for.
+    ahead: Option<Addr>,
     /// The order was given.
     promoted: bool,
 }
@@ -169,9 +196,7 @@ impl Script for NodesScript {
             Some(_) => vec![Pause, CatchUp, Promote, Demote],
             None => vec![Promote],
         };
-        if self.old.is_some() || !self.others.is_empty() {
-            steps.push(Follow);
-        }
+        steps.push(Follow);
         steps
     }
 
@@ -184,8 +209,12 @@ impl Script for NodesScript {
                 format!("other clients' writes on {old} wait, for at most {limit} s")
             }
             NodesStep::CatchUp => format!("wait until {target} has everything that {old} has"),
-            NodesStep::Promote => format!("{target} becomes master"),
+            NodesStep::Promote => match &self.ahead {
+                None => format!("{target} becomes master"),
+                Some(ahead) => format!("{target} becomes master, although {ahead} has more"),
+            },
             NodesStep::Demote => format!("{old} follows {target}"),
+            NodesStep::Follow if self.old.is_none() => format!("the others follow {target}"),
             NodesStep::Follow => format!("the others follow {target}, clients of {old} ask again"),
         }
     }
@@ -207,7 +236,10 @@ impl Script for NodesScript {
             (NodesStep::Promote, _) => {
                 self.promoted = true;
                 servers.promote(target).await?;
-                Ok(format!("{target} is master"))
+                Ok(match &self.ahead {
+                    None => format!("{target} is master"),
+                    Some(ahead) => format!("{target} is master, although {ahead} has more"),
+                })
             }
             (NodesStep::Demote, Some(old)) => {
                 servers.follow(&old.addr, &old.called).await?;
@@ -244,6 +276,10 @@ impl NodesScript {
             // Those that it kept waiting hear -READONLY first.
             let _ = self.servers.unpause(&old.addr).await;
             self.servers.send_away(&old.addr).await;
+        }
+        let old = old.map(|old| &old.addr);
+        for server in self.others.iter().chain([&self.target]).chain(old) {
+            self.servers.remember(server).await;
         }
         match trouble.is_empty() {
             true => Ok(format!("{} others follow", self.others.len())),

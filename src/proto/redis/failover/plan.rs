@@ -37,7 +37,7 @@ impl Facts {
         self.version >= (6, 2)
     }
 
-    fn offset(&self) -> Option<u64> {
+    pub fn offset(&self) -> Option<u64> {
         match &self.role {
             Role::Master { offset, .. } | Role::Replica { offset, .. } => Some(*offset),
             Role::Busy(_) | Role::Down(_) => None,

@@ -100,7 +100,8 @@ impl SentinelFailover {
             sentinels,
             old,
             from: self.mapped(&first.master),
-            limit: (first.down_after / 2).min(case.left()),
+            patience: first.down_after / 2,
+            pause: (first.down_after / 2).min(case.left()) + GLANCE * 10,
             prefer: chosen.prefer,
             target: chosen.target,
             followers: chosen.followers,
@@ -301,7 +302,9 @@ struct SentinelScript {
     followers: Vec<Addr>,
     willing: Vec<Addr>,
     /// For how long the master may be paused before the sentinels are asked.
-    limit: Duration,
+    patience: Duration,
+    /// When that pause ends by itself.
+    pause: Duration,
     /// The sentinel that was told to, or may have been.
     asked: Option<Addr>,
     /// It was asked, and neither done nor given up.
@@ -341,7 +344,7 @@ impl Script for SentinelScript {
             SentinelStep::Pause => format!("other clients' writes on {from} wait"),
             SentinelStep::CatchUp => {
                 let all: Vec<String> = self.followers.iter().map(Addr::to_string).collect();
-                let ms = self.limit.as_millis();
+                let ms = self.patience.as_millis();
                 let all = all.join(", ");
                 format!("wait, at most {ms} ms, until {all} has everything that {from} has")
             }
@@ -356,15 +359,13 @@ impl Script for SentinelScript {
         match step {
             SentinelStep::Prefer => self.make_favourite().await,
             SentinelStep::Pause => {
-                self.servers
-                    .pause(&self.from, self.limit + GLANCE * 10)
-                    .await?;
+                self.servers.pause(&self.from, self.pause).await?;
                 Ok(self.would(step))
             }
             SentinelStep::CatchUp => {
-                let waited = timeout(self.limit, self.wait_for_followers()).await;
+                let waited = timeout(self.patience, self.wait_for_followers()).await;
                 waited.unwrap_or_else(|_| {
-                    let ms = self.limit.as_millis();
+                    let ms = self.patience.as_millis();
                     Err(format!("not within {ms} ms: longer, and the sentinels would take the master for dead"))
                 })
             }
@@ -522,6 +523,7 @@ impl SentinelScript {
         // Those that it kept waiting hear -READONLY first.
         let _ = self.servers.unpause(&self.from).await;
         self.servers.send_away(&self.from).await;
+        self.servers.remember(&self.from).await;
         Ok(format!("{} follows {master}", self.from))
     }
 

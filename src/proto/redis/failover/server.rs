@@ -89,27 +89,24 @@ impl Servers {
     pub async fn unpause(&self, addr: &Addr) -> Restored {
         match self.order(addr, &[b"CLIENT", b"UNPAUSE"]).await {
             Ok(()) => Restored::Done(format!("other clients of {addr} may write again")),
-            Err(why) => Restored::Failed(why),
+            Err(why) => Restored::Failed(format!("{why}; the pause ends by itself")),
         }
     }
 
-    /// Makes `addr` follow `master`, and remember that where it has a file for it.
+    /// Makes `addr` follow `master`, until it is started again: see [`Servers::remember`].
     pub async fn follow(&self, addr: &Addr, master: &Addr) -> Result<(), String> {
         let (host, port) = host_and_port(master)?;
         let follow: &[&[u8]] = &[b"REPLICAOF", host.as_bytes(), port.as_bytes()];
-        self.order(addr, follow).await?;
-        self.remember(addr).await;
-        Ok(())
+        self.order(addr, follow).await
     }
 
-    /// Makes `addr` a master, and remember that.
+    /// Makes `addr` a master, until it is started again.
     pub async fn promote(&self, addr: &Addr) -> Result<(), String> {
-        self.order(addr, &[b"REPLICAOF", b"NO", b"ONE"]).await?;
-        self.remember(addr).await;
-        Ok(())
+        self.order(addr, &[b"REPLICAOF", b"NO", b"ONE"]).await
     }
 
-    /// As Sentinel does after each change. A server without a file has nowhere to write it to.
+    /// Has `addr` write down what it is, as Sentinel does after each change. It waits for the disk. A
+    /// server without a file has nowhere to write it to.
     pub async fn remember(&self, addr: &Addr) {
         let _ = self.order(addr, &[b"CONFIG", b"REWRITE"]).await;
     }
