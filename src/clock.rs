@@ -71,6 +71,13 @@ impl Clock {
         Moment(self.origin.elapsed())
     }
 
+    /// The system's monotonic clock in microseconds, as the service manager wants to be told (sd_notify(3),
+    /// `MONOTONIC_USEC=`).
+    pub fn monotonic_micros() -> i64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec * 1_000_000 + now.tv_nsec / 1000
+    }
+
     /// The runtime's instant for `moment`, to wait for it.
     pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.origin + moment.0)

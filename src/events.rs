@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -80,7 +81,31 @@ impl<'a> Entry<'a> {
 #[derive(Debug, Default)]
 struct Ring {
     next: u64,
-    events: VecDeque<(Moment, Arc<Event>)>,
+    events: VecDeque<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    when: Moment,
+    /// How old it was then: more than nothing for what the process before knew.
+    age: Duration,
+    event: Arc<Event>,
+}
+
+/// An event on its way to the next process, whose clock begins anew.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Aged {
+    pub age_ms: u64,
+    pub event: Event,
+}
+
+/// The newest events, for the next process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct History {
+    /// Oldest first.
+    pub events: Vec<Aged>,
+    /// The number after the last.
+    pub next: u64,
 }
 
 /// The newest events.
@@ -120,7 +145,11 @@ impl Events {
         if ring.events.len() == KEPT {
             ring.events.pop_front();
         }
-        ring.events.push_back((now, Arc::new(event)));
+        ring.events.push_back(Kept {
+            when: now,
+            age: Duration::ZERO,
+            event: Arc::new(event),
+        });
         let next = ring.next;
         drop(ring);
         self.grown.send_replace(next);
@@ -129,24 +158,72 @@ impl Events {
     /// Those from number `seq` on, oldest first, and the number after the last.
     pub fn from(&self, seq: u64) -> (Vec<Arc<Event>>, u64) {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = ring.events.iter().filter(|(_, event)| event.seq >= seq);
-        (fresh.map(|(_, event)| event.clone()).collect(), ring.next)
+        let fresh = ring.events.iter().filter(|kept| kept.event.seq >= seq);
+        (fresh.map(|kept| kept.event.clone()).collect(), ring.next)
     }
 
     /// At most so many, newest first.
     pub fn newest(&self, most: usize) -> Vec<Arc<Event>> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = ring.events.iter().rev().take(most);
-        newest.map(|(_, event)| event.clone()).collect()
+        newest.map(|kept| kept.event.clone()).collect()
     }
 
-    /// The number of the first event that happened at `moment` or later.
-    pub fn first_since(&self, moment: Moment) -> u64 {
+    /// The number of the first event that is at most `age` old, before this process began included.
+    pub fn first_within(&self, age: Duration) -> u64 {
+        let now = self.clock.now();
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = ring.events.partition_point(|(when, _)| *when < moment);
-        ring.events
-            .get(at)
-            .map_or(ring.next, |(_, event)| event.seq)
+        let too_old = |kept: &Kept| now.since(kept.when).saturating_add(kept.age) > age;
+        let at = ring.events.partition_point(too_old);
+        ring.events.get(at).map_or(ring.next, |kept| kept.event.seq)
+    }
+
+    /// The newest events, as many as fit into `most` bytes of JSON.
+    pub fn history(&self, most: usize) -> History {
+        let now = self.clock.now();
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        for kept in ring.events.iter().rev() {
+            let age = now.since(kept.when).saturating_add(kept.age);
+            let aged = Aged {
+                age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+                event: (*kept.event).clone(),
+            };
+            bytes += serde_json::to_string(&aged).map_or(most, |text| text.len() + 1);
+            if bytes > most {
+                break;
+            }
+            events.push(aged);
+        }
+        events.reverse();
+        let next = ring.next;
+        History { events, next }
+    }
+
+    /// Begins with what the process before knew; what it says is bounded as our own events are.
+    pub fn inherit(&self, history: History) {
+        let now = self.clock.now();
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let skip = history.events.len().saturating_sub(KEPT);
+        let mut next = ring.next;
+        for Aged { age_ms, mut event } in history.events.into_iter().skip(skip) {
+            if event.seq < next {
+                continue;
+            }
+            if let Some((cut, _)) = event.message.char_indices().nth(LONGEST) {
+                event.message.truncate(cut);
+            }
+            next = event.seq.saturating_add(1);
+            ring.events.push_back(Kept {
+                when: now,
+                age: Duration::from_millis(age_ms),
+                event: Arc::new(event),
+            });
+        }
+        ring.next = next.max(history.next);
+        let next = ring.next;
+        drop(ring);
+        self.grown.send_replace(next);
     }
 
     /// Told whenever there is one more.
@@ -175,9 +252,32 @@ mod tests {
         assert_eq!(events.from(next - 2).0.len(), 2);
         let newest: Vec<u64> = events.newest(2).iter().map(|event| event.seq).collect();
         assert_eq!(newest, [next - 1, next - 2]);
-        assert_eq!(events.first_since(Moment::default()), 5);
-        let later = events.clock.now() + std::time::Duration::from_secs(1);
-        assert_eq!(events.first_since(later), next);
+        assert_eq!(events.first_within(Duration::from_secs(3600)), 5);
+    }
+
+    #[test]
+    fn history_goes_on_in_the_next_process() {
+        let old = Events::new(Clock::start());
+        for n in 0..KEPT + 5 {
+            old.record(Entry::of("cache", "note", format!("{n}")));
+        }
+        let mut history = old.history(usize::MAX);
+        assert_eq!(history.events.len(), KEPT);
+        for aged in &mut history.events[..10] {
+            aged.age_ms = 3_600_000;
+        }
+        let new = Events::new(Clock::start());
+        new.inherit(history);
+        assert_eq!(new.from(0), old.from(0));
+        new.record(Entry::new("started", ""));
+        let (all, next) = new.from(0);
+        assert_eq!((all.len(), next), (KEPT, KEPT as u64 + 6));
+        assert_eq!(new.first_within(Duration::from_secs(60)), 15);
+        assert_eq!(new.first_within(Duration::from_secs(7200)), 6);
+
+        let short = old.history(2000);
+        assert!((10..40).contains(&short.events.len()));
+        assert_eq!(short.events.last().unwrap().event.seq, KEPT as u64 + 4);
     }
 
     #[test]

@@ -236,10 +236,6 @@ const PURE: &[&str] = &[
     "dns/ovh/sign.rs",
     "dns/http/hint.rs",
     "dns/verify/chain.rs",
-    "telemetry/page/html.rs",
-    "telemetry/page/model.rs",
-    "telemetry/page/picture.rs",
-    "telemetry/page/render.rs",
     "cutover/spec.rs",
     "cutover/network.rs",
     "cutover/plan/",
@@ -250,6 +246,10 @@ const PURE: &[&str] = &[
     "cutover/auto/decide.rs",
     "cutover/auto/payload.rs",
     "cutover/lock/word.rs",
+    "telemetry/page/html.rs",
+    "telemetry/page/model.rs",
+    "telemetry/page/picture.rs",
+    "telemetry/page/render.rs",
 ];
 const PURE_BUT: &[&str] = &["config/load.rs"];
 const NOT_PURE: &[&str] = &[

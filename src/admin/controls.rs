@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
+use super::freeze::Freeze;
 use super::pins::Pins;
 use crate::addr::Addr;
 use crate::cutover::desk::Desk;
@@ -35,6 +36,7 @@ pub struct Controls {
     pub drain: Arc<Drain>,
     pub events: Arc<Events>,
     pub pins: Arc<Pins>,
+    pub freeze: Arc<Freeze>,
     pub handovers: Arc<Handovers>,
     pub services: ArcSwap<BTreeMap<Arc<str>, ServiceControl>>,
     /// To whoever can reload.
@@ -63,6 +65,8 @@ pub enum Refusal {
     BadConfig(String),
     #[error("it drains because it shuts down, and that cannot be undone")]
     ShutsDown,
+    #[error("another process is taking over; ask again in a moment, and it will answer")]
+    TakenOver,
 }
 
 impl Controls {
@@ -256,6 +260,7 @@ impl Controls {
             surface,
             drain: sample.drain.clone(),
             pins: Arc::new(Pins::scratch()),
+            freeze: Arc::default(),
             services: ArcSwap::from_pointee(BTreeMap::from([("cache".into(), control)])),
             reload: mpsc::channel(1).0,
             cutover: None,

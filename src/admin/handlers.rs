@@ -11,7 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::command::{Asked, Command, Unknown, Window};
@@ -74,6 +74,14 @@ pub fn whole(response: Response<Full<Bytes>>) -> Answer {
 
 async fn answer(controls: &Arc<Controls>, command: Command, by: By) -> Response<Full<Bytes>> {
     let surface = &controls.surface;
+    // Until it is done, or whoever asked has gone.
+    let at_work = match command.method() == Method::POST {
+        false => None,
+        true => match controls.freeze.begin() {
+            Some(at_work) => Some(at_work),
+            None => return refused(&Refusal::TakenOver),
+        },
+    };
     let done = match command {
         Command::Status => return json(StatusCode::OK, &status::status(surface)),
         Command::Service(name) => match status::service(surface, &name) {
@@ -102,10 +110,15 @@ async fn answer(controls: &Arc<Controls>, command: Command, by: By) -> Response<
             return json(StatusCode::OK, &ConfigText { text });
         }
     };
+    drop(at_work);
     match done {
         Ok(message) => json(StatusCode::OK, &Done { message }),
-        Err(refusal) => Problem::new(code(&refusal), refusal.to_string()).response(),
+        Err(refusal) => refused(&refusal),
     }
+}
+
+fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
+    Problem::new(code(refusal), refusal.to_string()).response()
 }
 
 fn failover(account: Account) -> Response<Full<Bytes>> {
@@ -128,7 +141,7 @@ fn code(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::NoService(_) => StatusCode::NOT_FOUND,
         Refusal::NotKept(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        Refusal::ShutsDown => StatusCode::CONFLICT,
+        Refusal::ShutsDown | Refusal::TakenOver => StatusCode::CONFLICT,
         Refusal::BadConfig(_) => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
@@ -145,13 +158,9 @@ async fn on_disk(
 
 /// One JSON object a line.
 fn events(controls: &Arc<Controls>, window: &Window) -> Answer {
-    let now = controls.surface.clock.now();
     let first = match window.since {
         None => 0,
-        Some(seconds) => {
-            let age = Duration::from_secs(seconds);
-            controls.events.first_since(now.before(age))
-        }
+        Some(seconds) => controls.events.first_within(Duration::from_secs(seconds)),
     };
     let (fresh, next) = controls.events.from(first);
     let head = Frame::data(lines(&fresh));

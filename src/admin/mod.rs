@@ -2,12 +2,13 @@
 //! Unix socket.
 //!
 //! `command` is what can be asked, the same for both sides · `server` and `peer` accept and check who
-//! asks · `handlers` answer · `controls` change things, `pins` keep some of it · `status` and `sessions`
+//! asks · `handlers` answer · `controls` change things, `pins` keep some of it, `freeze` is for takeovers · `status` and `sessions`
 //! are the answers' shapes · `region` is the cutover's part · `client` asks.
 
 pub mod client;
 pub mod command;
 pub mod controls;
+pub mod freeze;
 pub mod handlers;
 pub mod peer;
 pub mod pins;

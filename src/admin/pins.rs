@@ -19,6 +19,8 @@ const LARGEST: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Pins {
     file: PathBuf,
+    /// Why the file could not be read.
+    unreadable: Option<String>,
     pins: Mutex<BTreeMap<String, Pin>>,
 }
 
@@ -31,8 +33,8 @@ impl Pins {
     }
 
     fn load_from(file: PathBuf) -> Self {
-        let pins = match read(&file) {
-            Ok(pins) => pins,
+        let (pins, unreadable) = match read(&file) {
+            Ok(pins) => (pins, None),
             Err(why) => {
                 let aside = file.with_extension("broken");
                 error!(
@@ -40,18 +42,46 @@ impl Pins {
                     "the pins cannot be read; the file is kept as .broken"
                 );
                 let _ = fs::rename(&file, aside);
-                BTreeMap::new()
+                (BTreeMap::new(), Some(why))
             }
         };
         Self {
             file,
+            unreadable,
             pins: Mutex::new(pins),
         }
+    }
+
+    /// Takes the pins of the process before, which knew best. They are written down again: the file may
+    /// have another name now.
+    pub fn inherit(&self, inherited: BTreeMap<String, Pin>) {
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        if *pins == inherited {
+            return;
+        }
+        *pins = inherited;
+        if let Err(why) = write(&self.file, &pins) {
+            error!(
+                event = "state-unwritable", file = %self.file.display(), %why,
+                "the pins stand, and a restart will forget them"
+            );
+        }
+    }
+
+    /// All of them, by service.
+    pub fn all(&self) -> BTreeMap<String, Pin> {
+        let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        pins.clone()
     }
 
     pub fn of(&self, service: &str) -> Option<Pin> {
         let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         pins.get(service).cloned()
+    }
+
+    /// Why what the process before left could not be read, if so.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.unreadable.as_deref()
     }
 
     /// Where they are kept.
@@ -174,6 +204,20 @@ mod tests {
     }
 
     #[test]
+    fn pins_are_handed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Pins::load_from(dir.path().join("old.json"));
+        old.set("cache", Some(&pin("10.0.0.1:6379")), || ())
+            .unwrap();
+        let file = dir.path().join("new.json");
+        let new = Pins::load_from(file.clone());
+        new.set("shop", Some(&pin("10.0.0.2:3306")), || ()).unwrap();
+        new.inherit(old.all());
+        assert_eq!(new.all(), old.all());
+        assert_eq!(Pins::load_from(file).all(), old.all());
+    }
+
+    #[test]
     fn a_half_written_file_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pins.json");
@@ -181,6 +225,7 @@ mod tests {
             fs::write(&file, text).unwrap();
             let pins = Pins::load_from(file.clone());
             assert_eq!(pins.of("cache"), None);
+            assert!(pins.unreadable().is_some());
             assert_eq!(
                 fs::read(dir.path().join("pins.broken")).unwrap(),
                 text.as_bytes()

@@ -20,7 +20,8 @@ use crate::addr::Addr;
 use crate::data::admit::Limit;
 use crate::events::By;
 use crate::net::Stream;
-use crate::net::listen::{Bound, ListenError, Listener, control_listener};
+use crate::net::inherit::Inherited;
+use crate::net::listen::{Bound, ListenError, Listener, open_control};
 use crate::telemetry::problem::Problem;
 use crate::telemetry::serve::{Patience, accept_loop, converse};
 
@@ -51,7 +52,7 @@ const PATIENCE_WITH_STRANGERS: Patience = Patience {
 pub struct Admin {
     listener: Listener,
     policy: Policy,
-    _bound: Bound,
+    bound: Option<Bound>,
 }
 
 /// What all connections share.
@@ -72,17 +73,34 @@ impl Admin {
     /// # Errors
     /// When the path is taken, not ours, or not bindable.
     pub fn bind(socket: &Path, mode: u32, allow_groups: &[String]) -> Result<Self, ListenError> {
+        Self::open((socket, mode), allow_groups, &mut Inherited::default())
+    }
+
+    /// As [`Admin::bind`], with the socket that is open already, if there is one.
+    ///
+    /// # Errors
+    /// As [`Admin::bind`].
+    pub fn open(
+        (socket, mode): (&Path, u32),
+        allow_groups: &[String],
+        inherited: &mut Inherited,
+    ) -> Result<Self, ListenError> {
         let owner_only = mode & 0o022 == 0;
         let mode = match allow_groups {
             [_, ..] if owner_only => mode | 0o666,
             _ => mode,
         };
-        let (bound, listener) = control_listener(&Addr::Unix(socket.into()), mode)?;
+        let (bound, listener) = open_control(&Addr::Unix(socket.into()), mode, inherited)?;
         Ok(Self {
             listener,
             policy: Policy::new(allow_groups),
-            _bound: bound,
+            bound: Some(bound),
         })
+    }
+
+    /// Gives away what it is bound to, once: the file goes, or stays, with that.
+    pub fn take_bound(&mut self) -> Option<Bound> {
+        self.bound.take()
     }
 
     /// Answers until `stop`.

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use super::{AppError, Common};
 use crate::addr::Addr;
 use crate::admin::client;
 use crate::admin::command::Command;
+use crate::admin::controls::Controls;
 use crate::admin::status::{ServiceStatus, Status, status};
 use crate::cutover::BoxFuture;
 use crate::cutover::auto::serve::{Means, Receiver};
@@ -24,19 +25,37 @@ use crate::cutover::tools::Tools;
 use crate::cutover::world::{Told, World};
 use crate::dns::verify::Verifier;
 use crate::dns::{self, Env};
+use crate::events::By;
 use crate::gate::HoldReason;
-use crate::net::listen::control_listener;
+use crate::handover::account::Outcome;
+use crate::net::listen::{Bound, control_listener};
 use crate::telemetry::surface::Surface;
+
+/// What there is of the cutover in this process.
+pub(super) struct Opened {
+    pub desk: Arc<Desk>,
+    /// Alertmanager's, where it may ask.
+    pub bound: Option<Bound>,
+    here: Arc<Here>,
+}
+
+impl Opened {
+    /// Whom promotions go through, once they are there.
+    pub fn connect(&self, controls: &Arc<Controls>) {
+        // It is called once.
+        let _ = self.here.controls.set(Arc::downgrade(controls));
+    }
+}
 
 /// Makes the desk, and lets it work.
 ///
 /// # Errors
-/// When the config names files that cannot be used.
+/// When the config names files that cannot be used, or an address that cannot be had.
 pub(super) fn open(
     spec: &CutoverSpec,
     common: &Common,
     surface: &Arc<Surface>,
-) -> Result<Arc<Desk>, AppError> {
+) -> Result<Opened, AppError> {
     let env = Env {
         clock: common.clock,
         resolver: common.resolver.clone(),
@@ -51,15 +70,17 @@ pub(super) fn open(
         .map(|spec| lock::lock(spec, &env))
         .transpose();
     let lock = lock.map_err(|error| failed(format!("lock: {error}")))?;
+    let here = Arc::new(Here {
+        surface: surface.clone(),
+        controls: OnceLock::new(),
+    });
     let tools = Tools {
         spec: spec.clone(),
         env,
         provider,
         verifier,
         lock,
-        world: Arc::new(Here {
-            surface: surface.clone(),
-        }),
+        world: here.clone(),
         sidecar: surface.name.clone(),
         region: surface.region.clone(),
         events: common.events.clone(),
@@ -69,68 +90,26 @@ pub(super) fn open(
     let (desk, works) = Desk::new(tools);
     // A run that panics is like a crash: health and data go on, and a restart shows where it stood.
     common.supervisor.spawn("cutover", desk.clone().work(works));
-    if let Some(auto) = &spec.auto {
-        let home = spec.regions.first().map(|region| region.name.clone());
-        let starter = Arc::new(Asks {
-            desk: desk.clone(),
-            home,
-        });
-        receive(auto, common, starter).map_err(failed)?;
-    }
-    Ok(desk)
+    let auto = spec.auto.as_ref();
+    let bound = auto.map(|auto| listen(auto, common, &desk)).transpose()?;
+    Ok(Opened { desk, bound, here })
 }
 
-/// Lets Alertmanager in.
-fn receive(spec: &AutoSpec, common: &Common, starter: Arc<Asks>) -> Result<(), String> {
+fn listen(auto: &AutoSpec, common: &Common, desk: &Arc<Desk>) -> Result<Bound, AppError> {
     let means = Means {
         clock: common.clock,
         events: common.events.clone(),
         registry: common.registry.clone(),
-        starter,
+        starter: Arc::new(Hand(desk.clone())),
     };
-    let receiver = Receiver::new(spec, means).map_err(|error| error.to_string())?;
-    let (bound, listener) =
-        control_listener(&Addr::Ip(spec.listen), 0).map_err(|error| error.to_string())?;
+    let receiver = Receiver::new(auto, means);
+    let receiver = receiver.map_err(|error| AppError::Cutover(error.to_string()))?;
+    let (bound, listener) = control_listener(&Addr::Ip(auto.listen), 0)?;
+    tracing::info!(event = "listening", alertmanager = %auto.listen, "listening");
     let stop = common.supervisor.stop().clone();
-    common.supervisor.spawn("alertmanager", async move {
-        receiver.serve(listener, stop).await;
-        drop(bound);
-    });
-    Ok(())
-}
-
-/// Alertmanager's wishes are wishes like others, without overrides.
-struct Asks {
-    desk: Arc<Desk>,
-    home: Option<String>,
-}
-
-impl Starter for Asks {
-    fn serving<'a>(&'a self) -> BoxFuture<'a, Result<String, String>> {
-        Box::pin(async move {
-            let status = self.desk.status().await.map_err(|e| e.to_string())?;
-            let problem = status.problem;
-            let why = || problem.unwrap_or_else(|| "they lead to no region".to_owned());
-            status.active.ok_or_else(why)
-        })
-    }
-
-    fn start<'a>(&'a self, to: &'a str, reason: &'a str) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async move {
-            let wish = Wish {
-                way: match self.home.as_deref() == Some(to) {
-                    true => Way::Failback,
-                    false => Way::Cutover,
-                },
-                to: Some(to.to_owned()),
-                reason: Some(reason.to_owned()),
-                overrides: Vec::new(),
-                digest: None,
-            };
-            let started = self.desk.start(wish, None).await;
-            started.map(drop).map_err(|error| error.to_string())
-        })
-    }
+    let serving = receiver.serve(listener, stop);
+    common.supervisor.spawn("cutover-auto", serving);
+    Ok(bound)
 }
 
 /// The name servers that this host asks; none where that cannot be read.
@@ -146,8 +125,10 @@ fn system_resolvers() -> Vec<SocketAddr> {
 }
 
 /// This process.
-struct Here {
+pub(super) struct Here {
     surface: Arc<Surface>,
+    /// Known when all of it is made.
+    controls: OnceLock<Weak<Controls>>,
 }
 
 impl World for Here {
@@ -162,19 +143,33 @@ impl World for Here {
     fn promote<'a>(
         &'a self,
         service: &'a str,
-        _to: Option<&'a Addr>,
-        _limit: Duration,
+        to: Option<&'a Addr>,
+        limit: Duration,
     ) -> Told<'a, String> {
         Box::pin(async move {
             let services = status(&self.surface).services;
             let found = services.iter().find(|one| one.name == service);
-            match found.map(|one| (one.protocol.as_str(), one.discovery.as_str(), &one.primary)) {
+            let found = found.ok_or("there is no such service")?;
+            match (found.discovery.as_str(), &found.primary, to) {
                 // Every node can be written to.
-                Some((_, "galera", Some(primary))) => Ok(format!("{primary} can be written to")),
-                Some((protocol, ..)) => Err(format!(
-                    "this build cannot promote {protocol}; use a hook before-apply"
-                )),
-                None => Err("there is no such service".to_owned()),
+                ("galera", Some(primary), None) => {
+                    return Ok(format!("{primary} can be written to"));
+                }
+                // Whoever has most may be in the old region.
+                (_, _, None) => return Err("`to` names no address for this region".to_owned()),
+                _ => {}
+            }
+            let controls = self.controls.get().and_then(Weak::upgrade);
+            let controls = controls.ok_or("it shuts down")?;
+            let by = By {
+                uid: rustix::process::getuid().as_raw(),
+                pid: None,
+            };
+            let account = controls.promote(service, to.cloned(), limit, by).await;
+            let account = account.map_err(|refusal| refusal.to_string())?;
+            match account.outcome {
+                Outcome::Done => Ok(account.message),
+                _ => Err(account.message),
             }
         })
     }
@@ -234,5 +229,38 @@ fn fact(service: &ServiceStatus) -> ServiceFact {
             .map(Duration::from_secs),
         lag_bytes: replicas().filter_map(|one| one.lag_bytes).min(),
         why: service.reason.clone(),
+    }
+}
+
+/// What Alertmanager's wishes go through: the same desk as an operator's, without overrides.
+struct Hand(Arc<Desk>);
+
+impl Starter for Hand {
+    fn serving<'a>(&'a self) -> BoxFuture<'a, Result<String, String>> {
+        Box::pin(async move {
+            let status = self.0.status().await.map_err(|error| error.to_string())?;
+            let unknown = || {
+                let why = status
+                    .problem
+                    .as_deref()
+                    .unwrap_or("to no region that is known");
+                format!("it is not known where the records lead: {why}")
+            };
+            status.active.clone().ok_or_else(unknown)
+        })
+    }
+
+    fn start<'a>(&'a self, to: &'a str, reason: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        let wish = Wish {
+            way: Way::Cutover,
+            to: Some(to.to_owned()),
+            reason: Some(reason.to_owned()),
+            overrides: Vec::new(),
+            digest: None,
+        };
+        Box::pin(async move {
+            let started = self.0.start(wish, None).await;
+            started.map(|_| ()).map_err(|error| error.to_string())
+        })
     }
 }

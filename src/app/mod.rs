@@ -1,10 +1,16 @@
 //! The composition root: everything is made and wired here, top to bottom.
 
+mod control;
 mod cutover;
+mod departure;
+mod front;
 pub mod look;
+mod manager;
 mod reload;
 mod service;
 mod signals;
+mod succession;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,21 +22,26 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tracing::info;
 
+use self::control::Counters;
+use self::manager::Manager;
 use self::service::{Pool, Prepared, Running};
 use self::signals::{Asked, Signals};
-use crate::addr::Addr;
+use self::succession::Successions;
+use self::takeover::Estate;
+use self::takeover::heir::{self, Heir, HeirError, Legacy};
 use crate::admin::controls::{Controls, ReloadWish};
 use crate::admin::pins::Pins;
-use crate::admin::server::Admin;
 use crate::clock::Clock;
 use crate::config::{self, Config, Loaded};
 use crate::data::Service;
 use crate::data::admit::Limit;
-use crate::drain::{Drain, Phase};
+use crate::drain::Drain;
 use crate::events::{Entry, Events};
+use crate::gate::HoldReason;
 use crate::handover::run::Handovers;
 use crate::net::fds;
-use crate::net::listen::{Bound, ListenError, control_listener};
+use crate::net::inherit::Inherited;
+use crate::net::listen::ListenError;
 use crate::net::resolve::Resolver;
 use crate::net::tls::TlsError;
 use crate::proto::WireError;
@@ -39,7 +50,6 @@ use crate::signal::{Crossings, crossings};
 use crate::supervise::Supervisor;
 use crate::telemetry::metrics::{Registry, UPKEEP};
 use crate::telemetry::surface::{Identity, Shown, Sources, Surface};
-use crate::telemetry::{agent, http};
 
 /// Why the sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +70,13 @@ pub enum AppError {
     /// Without it the sidecar would go on with what was true once.
     #[error("the {0} ended, and nothing works without it")]
     Ended(&'static str),
+    #[error("cannot take over: {0}")]
+    Heir(#[from] HeirError),
+    /// It worked before, so this process is not ready.
+    #[error("cannot take over: no primary of {0} could be proven, and the process before has one")]
+    Unproven(String),
+    #[error("told to stop before it took over")]
+    Stopped,
 }
 
 /// How often a drain looks whether all sessions have ended.
@@ -72,11 +89,36 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// When something that the config names cannot be had: an address, a file, a thread.
 pub fn run(loaded: Loaded) -> Result<(), AppError> {
+    // Before there are threads: it changes the environment.
+    let given = Inherited::from_service_manager();
     let control = crate::runtime::control()?;
     control.block_on(async {
-        let app = App::build(loaded)?;
-        app.serve().await
+        // Before anybody could send one: they would end it.
+        let signals = Signals::new()?;
+        fds::raise_limit();
+        match heir::receive().await? {
+            None => {
+                let app = App::build(loaded, given, None)?;
+                app.serve(signals, None).await
+            }
+            Some(legacy) => run_as_heir(loaded, legacy, signals).await,
+        }
     })
+}
+
+async fn run_as_heir(loaded: Loaded, legacy: Legacy, signals: Signals) -> Result<(), AppError> {
+    let Legacy {
+        heir,
+        inherited,
+        estate,
+    } = legacy;
+    match App::build(loaded, inherited, Some(estate)) {
+        Ok(app) => app.serve(signals, Some(heir)).await,
+        Err(error) => {
+            heir.sorry(error.to_string()).await;
+            Err(error)
+        }
+    }
 }
 
 /// What all services share.
@@ -108,35 +150,26 @@ struct App {
     surface: Arc<Surface>,
     controls: Arc<Controls>,
     reloads: mpsc::Receiver<ReloadWish>,
-    /// Control listeners; closed when this goes.
-    control: Vec<Bound>,
+    counters: Counters,
+    /// Where Alertmanager may ask for a cutover.
+    _alertmanager: Option<Bound>,
+    manager: Arc<Manager>,
+    successions: Successions,
+    /// What was open already and is not in the config; closed when this process serves.
+    unwanted: Inherited,
 }
 
 impl App {
-    fn build(loaded: Loaded) -> Result<Self, AppError> {
+    /// Everything but the opening: nobody is accepted before [`App::open`].
+    fn build(
+        loaded: Loaded,
+        inherited: Inherited,
+        estate: Option<Estate>,
+    ) -> Result<Self, AppError> {
         let Loaded {
             path, text, config, ..
         } = loaded;
-        let clock = Clock::start();
-        let descriptors = fds::raise_limit();
-        let threads = DataThreads::start(config.workers)?;
-        let registry = Registry::new();
-        registry.describe(crate::data::metrics::DESCRIBED);
-        registry.describe(crate::monitor::metrics::DESCRIBED);
-        registry.describe(crate::handover::run::DESCRIBED);
-        let common = Common {
-            clock,
-            drain: Arc::new(Drain::default()),
-            events: Events::new(clock),
-            pins: Arc::new(Pins::load(&config.admin.socket)),
-            registry,
-            resolver: Resolver::from_system(),
-            supervisor: Supervisor::default(),
-            crossings: crossings(threads.count()),
-            process: Limit::new(fds::session_budget(descriptors, threads.count())),
-            refusing: Limit::new(fds::refusal_budget(descriptors, threads.count())),
-            threads,
-        };
+        let common = common(&config)?;
         let surface = surface(&config, &common);
         surface.set_config_text(config::mask::passwords(&text));
         let (reload, reloads) = mpsc::channel(8);
@@ -149,17 +182,19 @@ impl App {
             drain: common.drain.clone(),
             events: common.events.clone(),
             pins: common.pins.clone(),
-            handovers: Handovers::new(
-                clock,
-                common.events.clone(),
-                common.supervisor.clone(),
-                &common.registry,
-            ),
+            freeze: Arc::default(),
+            handovers: handovers(&common),
             services: ArcSwap::default(),
             reload,
-            cutover,
+            cutover: cutover.as_ref().map(|opened| opened.desk.clone()),
         });
+        if let Some(opened) = &cutover {
+            opened.connect(&controls);
+        }
+        let mut unwanted = inherited;
+        let stop = common.supervisor.stop().child_token();
         let mut app = Self {
+            counters: Counters::bind(&config, &mut unwanted, stop)?,
             path,
             config,
             common,
@@ -168,17 +203,55 @@ impl App {
             surface,
             controls,
             reloads,
-            control: Vec::new(),
+            _alertmanager: cutover.and_then(|opened| opened.bound),
+            manager: Manager::from_environment(),
+            successions: Successions::new(),
+            unwanted,
         };
+        let paused = app.inherit(estate);
         app.start_services()?;
-        app.open_control()?;
+        app.pause(&paused);
         Ok(app)
+    }
+
+    /// What the process before hands over; from one that has ended there is nothing. Returns which services
+    /// are paused.
+    fn inherit(&self, estate: Option<Estate>) -> Vec<String> {
+        let Some(estate) = estate else {
+            self.tell_of_lost_pins();
+            return Vec::new();
+        };
+        if estate.draining {
+            self.common.drain.begin();
+        }
+        self.common.pins.inherit(estate.pins);
+        self.common.events.inherit(estate.history);
+        estate.paused
+    }
+
+    /// An operator's word is lost; the operator has to hear of it where the next one will look.
+    fn tell_of_lost_pins(&self) {
+        let pins = &self.common.pins;
+        if let Some(why) = pins.unreadable() {
+            let file = pins.file().display();
+            let message = format!("{file} cannot be read, so nothing is pinned: {why}");
+            let entry = Entry::new("pins-unreadable", message);
+            self.common.events.record(entry);
+        }
+    }
+
+    fn pause(&self, names: &[String]) {
+        let named = |r: &&Running| names.iter().any(|name| **name == *r.view.name);
+        for running in self.services.iter().filter(named) {
+            running.control.gate.hold(HoldReason::Operator);
+        }
     }
 
     fn start_services(&mut self) -> Result<(), AppError> {
         let specs = self.config.services.iter();
+        let (common, unwanted) = (&self.common, &mut self.unwanted);
         let prepared: Vec<Prepared> = specs
-            .map(|spec| service::prepare(spec, &self.common, &BTreeMap::new()))
+            .map(|spec| service::prepare(spec, common, &BTreeMap::new(), unwanted))
             .collect::<Result<_, _>>()?;
         for prepared in prepared {
             let mut nothing = Pool::new();
@@ -200,32 +273,46 @@ impl App {
         self.controls.services.store(Arc::new(controls.collect()));
     }
 
-    /// Health, metrics and admin: on the control thread, with listeners of their own.
-    fn open_control(&mut self) -> Result<(), AppError> {
-        let supervisor = &self.common.supervisor;
-        let (surface, stop) = (&self.surface, supervisor.stop());
-        for &addr in &self.config.http.listen {
-            let (bound, listener) = control_listener(&Addr::Ip(addr), 0)?;
-            info!(event = "listening", http = %addr, "listening");
-            let serving = http::serve(listener, surface.clone(), stop.clone());
-            supervisor.spawn("http", serving);
-            self.control.push(bound);
+    async fn serve(mut self, mut signals: Signals, heir: Option<Heir>) -> Result<(), AppError> {
+        match heir {
+            None => self.open(),
+            Some(heir) => {
+                self.await_turn(&heir, &mut signals).await?;
+                self.succeed(heir).await;
+            }
         }
-        if let Some(addr) = self.config.http.agent {
-            let (bound, listener) = control_listener(&Addr::Ip(addr), 0)?;
-            info!(event = "listening", agent = %addr, "listening");
-            let serving = agent::serve(listener, surface.clone(), stop.clone());
-            supervisor.spawn("agent", serving);
-            self.control.push(bound);
+        self.begin();
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop => break,
+                    Asked::TakeOver => self.begin_succession(),
+                    Asked::Reload => {
+                        // What came of it is in the log and in the events.
+                        let _ = self.reload(None).await;
+                    }
+                },
+                Some(wish) = self.reloads.recv() => {
+                    let followed = self.reload(Some(wish.by)).await;
+                    // Whoever asked may have left.
+                    let _ = wish.answer.send(followed.map_err(|why| why.to_string()));
+                }
+                outcome = self.successions.outcome() => match outcome {
+                    Ok(successor) => {
+                        self.give_way(successor, signals).await;
+                        return Ok(());
+                    }
+                    Err(why) => self.stay(&why),
+                },
+                name = self.common.supervisor.lost() => return Err(AppError::Ended(name)),
+            }
         }
-        let spec = &self.config.admin;
-        let admin = Admin::bind(&spec.socket, spec.mode, &spec.allow_groups)?;
-        supervisor.spawn("admin", admin.serve(self.controls.clone(), stop.clone()));
+        self.shut_down(signals).await;
         Ok(())
     }
 
-    async fn serve(mut self) -> Result<(), AppError> {
-        let mut signals = Signals::new()?;
+    /// Clients are served from here on.
+    fn begin(&mut self) {
         let registry = self.common.registry.clone();
         self.common
             .supervisor
@@ -241,87 +328,37 @@ impl App {
             services = self.services.len(),
             "Pilotfish runs"
         );
-        loop {
-            tokio::select! {
-                asked = signals.next() => match asked {
-                    Asked::Stop => break,
-                    Asked::Reload => {
-                        // What came of it is in the log and in the events.
-                        let _ = self.reload(None).await;
-                    }
-                },
-                Some(wish) = self.reloads.recv() => {
-                    let followed = self.reload(Some(wish.by)).await;
-                    // Whoever asked may have left.
-                    let _ = wish.answer.send(followed.map_err(|why| why.to_string()));
-                }
-                name = self.common.supervisor.lost() => return Err(AppError::Ended(name)),
-            }
-        }
-        self.shut_down(signals).await;
-        Ok(())
+        self.settle();
     }
+}
 
-    /// Health first, then patience, then the rest. A second signal ends the patience.
-    async fn shut_down(self, mut signals: Signals) {
-        // The control listeners stay open to the end: that is where the drain shows.
-        let Self {
-            config,
-            common,
-            services,
-            retired,
-            controls,
-            control: _control,
-            ..
-        } = self;
-        common.drain.set(Phase::Leaving);
-        let sessions = common.process.taken();
-        let patience = config.drain_timeout;
-        let message = format!("shutting down, {sessions} sessions");
-        common.events.record(Entry::new("draining", message));
-        info!(event = "draining", sessions, ?patience, "draining");
-        let ended = async {
-            // First of all, so that nobody waits behind a gate that is to open again.
-            controls.handovers.close().await;
-            while common.process.taken() > 0 {
-                tokio::time::sleep(DRAIN_LOOK).await;
-            }
-        };
-        let impatient = tokio::select! {
-            () = ended => false,
-            () = tokio::time::sleep(patience) => false,
-            () = signals.stop() => true,
-        };
-        for running in &services {
-            running.stop_accepting.cancel();
-        }
-        common.drain.set(Phase::Closing);
-        let current = services.iter().map(|running| running.service.clone());
-        for service in current.chain(retired.iter().filter_map(Weak::upgrade)) {
-            service.drain.set(Phase::Closing);
-            service.signal.ring();
-        }
-        info!(
-            event = "closing",
-            sessions = common.process.taken(),
-            impatient,
-            "closing"
-        );
-        let closed = async {
-            while common.process.taken() > 0 {
-                tokio::time::sleep(DRAIN_LOOK).await;
-            }
-        };
-        if !impatient {
-            let _ = tokio::time::timeout(CLOSE_WITHIN, closed).await;
-        }
-        if !impatient {
-            let _ = tokio::time::timeout(CLOSE_WITHIN, controls.handovers.close()).await;
-        }
-        common.supervisor.shut_down().await;
-        common.threads.stop();
-        info!(event = "stopped", "stopped");
-    }
+fn handovers(common: &Common) -> Arc<Handovers> {
+    let (events, supervisor) = (common.events.clone(), common.supervisor.clone());
+    Handovers::new(common.clock, events, supervisor, &common.registry)
+}
+
+/// What all services are going to share.
+fn common(config: &Config) -> Result<Common, AppError> {
+    let clock = Clock::start();
+    let descriptors = fds::raise_limit();
+    let threads = DataThreads::start(config.workers)?;
+    let registry = Registry::new();
+    registry.describe(crate::data::metrics::DESCRIBED);
+    registry.describe(crate::monitor::metrics::DESCRIBED);
+    registry.describe(crate::handover::run::DESCRIBED);
+    Ok(Common {
+        clock,
+        drain: Arc::new(Drain::default()),
+        events: Events::new(clock),
+        pins: Arc::new(Pins::load(&config.admin.socket)),
+        registry,
+        resolver: Resolver::from_system(),
+        supervisor: Supervisor::default(),
+        crossings: crossings(threads.count()),
+        process: Limit::new(fds::session_budget(descriptors, threads.count())),
+        refusing: Limit::new(fds::refusal_budget(descriptors, threads.count())),
+        threads,
+    })
 }
 
 fn surface(config: &Config, common: &Common) -> Arc<Surface> {

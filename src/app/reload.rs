@@ -16,6 +16,7 @@ use crate::addr::Addr;
 use crate::config::{self, Config, Diff, LoadError, Loaded};
 use crate::events::{By, Entry};
 use crate::gate::HoldReason;
+use crate::net::inherit::Inherited;
 use crate::net::listen::Bound;
 
 /// Why the old config stays in force.
@@ -28,6 +29,8 @@ pub enum ReloadError {
     App(#[from] AppError),
     #[error("it could not be read")]
     Lost,
+    #[error("another process is taking over, and reads the file itself")]
+    TakenOver,
 }
 
 impl App {
@@ -36,6 +39,13 @@ impl App {
     /// # Errors
     /// When the file is wrong, or something it names cannot be had. Then nothing has changed.
     pub(super) async fn reload(&mut self, by: Option<By>) -> Result<Vec<String>, ReloadError> {
+        if self.successions.under_way() {
+            // It reads the file as it is now, and what would be started here would not be handed over.
+            let refused = Err(ReloadError::TakenOver);
+            self.record_reload(by, &refused);
+            return refused;
+        }
+        self.manager.reloading();
         let path = self.path.clone();
         // The disk may be slow, and health must not be.
         let read = tokio::task::spawn_blocking(move || config::load(&path)).await;
@@ -45,6 +55,8 @@ impl App {
             Err(_) => Err(ReloadError::Lost),
         };
         self.record_reload(by, &followed);
+        self.keep();
+        self.manager.ready();
         followed
     }
 
@@ -93,12 +105,14 @@ impl App {
             .services
             .iter()
             .filter(|running| diff.ends(&running.view.name))
-            .flat_map(Running::bound)
+            .flat_map(|running| &running.front.bound)
+            .map(|bound| (&bound.addr, bound))
             .collect();
         let wanted = config.services.iter();
+        let mut nothing = Inherited::default();
         wanted
             .filter(|spec| diff.begins(&spec.name))
-            .map(|spec| service::prepare(spec, &self.common, &bound))
+            .map(|spec| service::prepare(spec, &self.common, &bound, &mut nothing))
             .collect()
     }
 
@@ -115,19 +129,22 @@ impl App {
             .map(|running| running.view.name.clone())
             .collect();
         // The sockets first; the old accept loops end only after the new ones have begun.
-        let stops: Vec<_> = leaving.iter().map(|r| r.stop_accepting.clone()).collect();
+        let stops: Vec<_> = leaving.iter().map(|r| r.front.stop.clone()).collect();
         for running in leaving {
             self.controls.handovers.cancel(&running.view.name);
             self.retire(running, patience, &mut pool);
         }
         self.services = staying;
         for prepared in prepared {
-            let running = service::start(prepared, &self.common, &mut pool);
+            let mut running = service::start(prepared, &self.common, &mut pool);
             if paused.contains(&running.view.name) {
                 running.control.gate.hold(HoldReason::Operator);
             }
+            running.front.open(&self.common.threads);
             self.services.push(running);
         }
+        // Where nobody listens any more there is no file either, whoever kept the socket.
+        pool.values_mut().for_each(|bound| bound.leave(false));
         stops.iter().for_each(|stop| stop.cancel());
         // As the file lists them, which is what people expect to see.
         let order = |name: &str| config.services.iter().position(|s| *s.name == *name);

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
+use super::front::Front;
 use super::{AppError, CLOSE_WITHIN, Common, DRAIN_LOOK};
 use crate::addr::Addr;
 use crate::admin::controls::ServiceControl;
@@ -16,7 +17,7 @@ use crate::clock::Seldom;
 use crate::data::admit::{Admission, Limit};
 use crate::data::metrics::{RoleMetrics, ServiceMetrics};
 use crate::data::table::{Entry, Stage, Table};
-use crate::data::{Door, Service, listener};
+use crate::data::{Door, Service};
 use crate::drain::{Drain, Phase};
 use crate::gate::Gate;
 use crate::handover::Handover;
@@ -29,6 +30,7 @@ use crate::monitor::pin::PinReceiver;
 use crate::monitor::run::Publisher;
 use crate::monitor::{Outlet, Report};
 use crate::net::dial::Dialer;
+use crate::net::inherit::Inherited;
 use crate::net::listen::{Bound, ListenOptions, ThreadSocket};
 use crate::net::tls::Connector;
 use crate::proto::spec::ServiceSpec;
@@ -42,9 +44,7 @@ use crate::topology::cell::{self, TopologyReader};
 pub struct Running {
     pub service: Arc<Service>,
     pub view: ServiceView,
-    /// Closed, and Unix sockets removed, when this goes.
-    bound: Vec<Bound>,
-    pub stop_accepting: CancellationToken,
+    pub front: Front,
     pub control: ServiceControl,
     /// The monitor's.
     metrics: SharedMetrics,
@@ -64,7 +64,8 @@ pub struct Prepared {
 struct PreparedDoor {
     role: Role,
     addr: Addr,
-    sockets: Vec<ThreadSocket>,
+    /// With the thread that accepts from it.
+    sockets: Vec<(usize, ThreadSocket)>,
     /// `None`: it is bound already, by a service that will give it away.
     fresh: Option<Bound>,
 }
@@ -72,7 +73,8 @@ struct PreparedDoor {
 /// Addresses that are bound already.
 pub type Pool = BTreeMap<Addr, Bound>;
 
-/// Does what may fail: reads files, binds addresses that are not in `bound`. Changes nothing that runs.
+/// Does what may fail: reads files, binds addresses that are not in `bound` or `inherited`. Changes
+/// nothing that runs.
 ///
 /// # Errors
 /// When a file or an address cannot be had.
@@ -80,6 +82,7 @@ pub fn prepare(
     spec: &ServiceSpec,
     common: &Common,
     bound: &BTreeMap<&Addr, &Bound>,
+    inherited: &mut Inherited,
 ) -> Result<Prepared, AppError> {
     let wire = protocol(spec.protocol).bind(spec);
     let wire = wire.map_err(|source| AppError::Wire {
@@ -95,14 +98,14 @@ pub fn prepare(
         for addr in addrs {
             let fresh = match bound.contains_key(addr) {
                 true => None,
-                false => Some(Bound::bind(addr, listen_options(spec, common))?),
+                false => Some(Bound::open(addr, listen_options(spec, common), inherited)?),
             };
             let source = fresh.as_ref().or_else(|| bound.get(addr).copied());
-            let sockets = (0..common.threads.count()).filter_map(|n| Some(source?.for_thread(n)));
+            let sockets = source.map(|bound| bound.for_threads(common.threads.count()));
             doors.push(PreparedDoor {
                 role,
                 addr: addr.clone(),
-                sockets: sockets.collect::<Result<_, _>>()?,
+                sockets: sockets.transpose()?.unwrap_or_default(),
                 fresh,
             });
         }
@@ -123,8 +126,8 @@ fn listen_options(spec: &ServiceSpec, common: &Common) -> ListenOptions {
     }
 }
 
-/// Watches, and serves all its addresses; those that it did not bind itself are taken out of `pool`.
-/// Clients that come before the first proof are held.
+/// Watches, and holds all its addresses; those that it did not bind itself are taken out of `pool`.
+/// Nobody is served before [`Running::open`].
 pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
     let Prepared {
         spec,
@@ -178,12 +181,11 @@ pub fn start(prepared: Prepared, common: &Common, pool: &mut Pool) -> Running {
         view: view(&spec, &service, report),
         control,
         service,
-        bound: Vec::new(),
-        stop_accepting: CancellationToken::new(),
+        front: Front::default(),
         metrics,
         done,
     };
-    open_doors(&mut running, &spec, common, (doors, pool));
+    hang_doors(&mut running, &spec, common, (doors, pool));
     running
 }
 
@@ -250,16 +252,11 @@ fn state(stage: Stage) -> State {
 }
 
 impl Running {
-    /// What it listens on.
-    pub fn bound(&self) -> impl Iterator<Item = (&Addr, &Bound)> {
-        self.bound.iter().map(|bound| (&bound.addr, bound))
-    }
-
     /// Gives its addresses away; whoever calls ends its accept loops. The clients it has are served, and
     /// watched over, until they leave, at most for `patience`; the monitor ends with them.
     pub fn retire(mut self, common: &Common, patience: Duration, pool: &mut Pool) -> Arc<Service> {
         self.metrics.end();
-        for bound in self.bound.drain(..) {
+        for bound in self.front.bound.drain(..) {
             pool.insert(bound.addr.clone(), bound);
         }
         let service = self.service.clone();
@@ -357,7 +354,7 @@ fn view(
     }
 }
 
-fn open_doors(
+fn hang_doors(
     running: &mut Running,
     spec: &ServiceSpec,
     common: &Common,
@@ -370,7 +367,7 @@ fn open_doors(
             sockets,
             fresh,
         } = prepared;
-        for (thread, socket) in sockets.into_iter().enumerate() {
+        for (thread, socket) in sockets {
             let door = Arc::new(Door {
                 service: running.service.clone(),
                 role,
@@ -378,19 +375,13 @@ fn open_doors(
                 omen: running.service.wire.omen(role),
                 metrics: RoleMetrics::new(&common.registry, &spec.name, role, thread),
             });
-            let stop = running.stop_accepting.clone();
-            common.threads.spawn_on(thread, async move {
-                match socket.into_listener() {
-                    Ok(listener) => listener::accept_loop(listener, door, stop).await,
-                    Err(error) => warn!(service = %door.service.name, %error, "cannot listen"),
-                }
-            });
+            running.front.hang(door, socket);
         }
-        let kept = pool.remove(&addr);
-        if let Some(kept) = &kept {
-            kept.adjust(listen_options(spec, common));
+        let bound = fresh.or_else(|| pool.remove(&addr));
+        if let Some(bound) = &bound {
+            bound.adjust(listen_options(spec, common));
         }
-        running.bound.extend(fresh.or(kept));
+        running.front.bound.extend(bound);
         let (service, role) = (&spec.name, role.as_str());
         info!(event = "listening", %service, %addr, role, "listening");
     }

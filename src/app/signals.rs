@@ -3,7 +3,6 @@
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::warn;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +11,8 @@ pub enum Asked {
     Stop,
     /// SIGHUP
     Reload,
+    /// SIGUSR2
+    TakeOver,
 }
 
 /// The process' signals.
@@ -32,15 +33,13 @@ impl Signals {
         })
     }
 
-    /// The next wish. What a later version will do on SIGUSR2 must not end this one. Cancel safe.
+    /// The next wish. Cancel safe.
     pub async fn next(&mut self) -> Asked {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return Asked::Stop,
-                _ = self.interrupt.recv() => return Asked::Stop,
-                _ = self.hangup.recv() => return Asked::Reload,
-                _ = self.takeover.recv() => warn!("SIGUSR2: this version cannot be taken over"),
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.takeover.recv() => Asked::TakeOver,
         }
     }
 

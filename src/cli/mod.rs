@@ -5,6 +5,7 @@ pub mod control;
 pub mod events;
 pub mod failover;
 pub mod find;
+pub mod generate;
 pub mod probe;
 pub mod region;
 pub mod run;
@@ -56,8 +57,25 @@ enum Verb {
     Check(CheckArgs),
     /// Show services, their primaries and replicas, sessions and health
     Status(StatusArgs),
+    /// Print completions for a shell: bash, zsh, fish, elvish or powershell
+    Completions(CompletionsArgs),
+    /// Print the man page of all commands, or write one page per command to a directory
+    Man(ManArgs),
     #[command(flatten)]
     Control(Control),
+}
+
+#[derive(Debug, Args)]
+struct CompletionsArgs {
+    #[arg(value_name = "SHELL")]
+    shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+struct ManArgs {
+    /// Write pilotfish.1 and a page per command there
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
 }
 
 /// What needs nothing but the admin socket.
@@ -219,6 +237,8 @@ where
         Verb::Run(args) => with_config(&args.config, run::run),
         Verb::Check(args) => with_config(&args.config, |loaded| check::check(loaded, args.probe)),
         Verb::Status(args) => show_status(&args),
+        Verb::Completions(args) => done_or_failed(generate::completions(args.shell)),
+        Verb::Man(args) => done_or_failed(generate::man(args.dir.as_deref())),
         Verb::Control(verb) => match control(&verb) {
             Ok(code) => code,
             Err(error) => {

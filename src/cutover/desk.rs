@@ -348,6 +348,7 @@ impl Desk {
         let from = self.tools.feed.next();
         let told = words.send(event.clone()).await;
         told.map_err(|_| Refusal::Nothing)?;
+        tracing::info!(event = "cutover", run, "an operator wants it back");
         Ok(Some(Started { run, from }))
     }
 

@@ -53,7 +53,7 @@ pub struct CutoverSpec {
     pub lock: Option<LockSpec>,
     /// Who is told when a run begins and ends.
     pub notify: Option<NotifySpec>,
-    /// Whether Alertmanager may ask for a cutover.
+    /// Who else may ask for a cutover.
     pub auto: Option<AutoSpec>,
 }
 

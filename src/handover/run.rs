@@ -271,6 +271,11 @@ impl Handovers {
         });
     }
 
+    /// Whether there is one.
+    pub fn under_way(&self) -> bool {
+        *self.count.borrow() > 0
+    }
+
     /// Begins no more, cancels those that are under way, and waits until everything is put back.
     pub async fn close(&self) {
         let mut count = self.count.subscribe();

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::unlink;
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 
 use super::Stream;
 use super::dial::{keep_alive, lighten};
+use super::inherit::{Given, Inherited};
 use super::local::LocalListener;
 use crate::addr::Addr;
 
@@ -40,13 +42,16 @@ pub enum ListenError {
     Name { addr: Addr },
 }
 
-/// A bound address: one socket per data thread (TCP), or one that they share (Unix).
+/// A bound address: one socket per data thread (TCP), or one that they share (Unix). Sockets that were
+/// open before us may be more or fewer than threads: see [`Bound::for_threads`].
 #[derive(Debug)]
 pub struct Bound {
     pub addr: Addr,
     sockets: Vec<Socket>,
-    /// Removed when this goes.
-    path: Option<Box<Path>>,
+    /// Whether a Unix socket's file is ours to remove.
+    owns_file: bool,
+    /// Whether somebody else goes on listening when this goes.
+    left: bool,
 }
 
 impl Bound {
@@ -69,7 +74,8 @@ impl Bound {
                 Ok(Self {
                     addr: addr.clone(),
                     sockets: sockets.map_err(wrap)?,
-                    path: None,
+                    owns_file: false,
+                    left: false,
                 })
             }
             Addr::Unix(path) => {
@@ -78,22 +84,86 @@ impl Bound {
                 Ok(Self {
                     addr: addr.clone(),
                     sockets: vec![socket],
-                    path: Some(path.clone()),
+                    owns_file: true,
+                    left: false,
                 })
             }
         }
+    }
+
+    /// As [`Bound::bind`], with the sockets that are open already, if there are any: what waits in
+    /// them is not lost. A Unix socket whose file is gone can be found by nobody, and is made anew.
+    /// An inherited file stays until [`Bound::leave`] says that it is this process that listens.
+    ///
+    /// # Errors
+    /// As [`Bound::bind`].
+    pub fn open(
+        addr: &Addr,
+        options: ListenOptions,
+        inherited: &mut Inherited,
+    ) -> Result<Self, ListenError> {
+        let Some(given) = inherited.take(addr) else {
+            return Self::bind(addr, options);
+        };
+        if let Addr::Unix(path) = addr
+            && !is_socket(path)
+        {
+            return Self::bind(addr, options);
+        }
+        let Given { sockets, owns_file } = given;
+        let bound = Self {
+            addr: addr.clone(),
+            sockets,
+            owns_file,
+            // Whoever had it may go on, if we do not.
+            left: true,
+        };
+        for socket in &bound.sockets {
+            let prepared = bound.prepare(socket, options);
+            prepared.map_err(|source| ListenError::Bind {
+                addr: addr.clone(),
+                source,
+            })?;
+        }
+        Ok(bound)
+    }
+
+    /// What [`bind_tcp`] does to sockets of its own.
+    fn prepare(&self, socket: &Socket, options: ListenOptions) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        if let Addr::Ip(addr) = self.addr {
+            socket.set_tcp_nodelay(true)?;
+            keep_alive(&SockRef::from(socket), options.keepalive)?;
+            lighten(socket, addr);
+        }
+        Ok(())
+    }
+
+    /// Somebody else goes on listening when this goes, so that a Unix socket's file stays; or nobody
+    /// does any more.
+    pub fn leave(&mut self, left: bool) {
+        self.left = left;
+    }
+
+    pub fn owns_file(&self) -> bool {
+        self.owns_file
+    }
+
+    /// The sockets, to be passed on.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd)
     }
 
     /// Makes the sockets follow `options`, where they can: an address that is listened on stays so
     /// without a break when its service changes.
     pub fn adjust(&self, options: ListenOptions) {
         for socket in &self.sockets {
-            match &self.path {
-                None => {
+            match &self.addr {
+                Addr::Ip(_) | Addr::Name { .. } => {
                     // A socket that does not take it keeps what it had.
                     let _ = keep_alive(&SockRef::from(socket), options.keepalive);
                 }
-                Some(path) => {
+                Addr::Unix(path) => {
                     let mode = std::fs::Permissions::from_mode(options.socket_mode);
                     let _ = std::fs::set_permissions(path, mode);
                 }
@@ -101,25 +171,33 @@ impl Bound {
         }
     }
 
-    /// The socket for one data thread.
+    /// Which of `threads` accepts from which socket. Every socket has somebody, since the kernel
+    /// spreads clients over all of them, and every thread has one: where there are fewer sockets than
+    /// threads they are shared, and where there are more, threads have several.
     ///
     /// # Errors
-    /// When the descriptor cannot be duplicated.
-    pub fn for_thread(&self, thread: usize) -> io::Result<ThreadSocket> {
-        let socket = &self.sockets[thread % self.sockets.len()];
-        Ok(ThreadSocket {
-            socket: socket.try_clone()?,
-            unix: self.path.is_some(),
-        })
+    /// When a descriptor cannot be duplicated.
+    pub fn for_threads(&self, threads: usize) -> io::Result<Vec<(usize, ThreadSocket)>> {
+        let pairs = 0..threads.max(self.sockets.len());
+        let pair = |n: usize| {
+            let socket = self.sockets[n % self.sockets.len()].try_clone()?;
+            let unix = matches!(self.addr, Addr::Unix(_));
+            Ok((n % threads.max(1), ThreadSocket { socket, unix }))
+        };
+        pairs.map(pair).collect()
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let (true, false, Addr::Unix(path)) = (self.owns_file, self.left, &self.addr) {
             let _ = unlink(&**path);
         }
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// A listening socket on its way to the thread that will accept from it.
@@ -229,12 +307,17 @@ fn clear_stale(addr: &Addr, path: &Path) -> Result<(), ListenError> {
     })
 }
 
+/// Where a Unix socket is bound before it gets its name, which is also what the kernel goes on to call it.
+pub(super) fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    beside.into()
+}
+
 /// Binds beside the final name and moves it there, so that clients only find a socket that listens
 /// and has its mode.
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = Path::new(&beside);
+    let beside = &*beside(path);
     let _ = unlink(beside);
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.bind(&socket2::SockAddr::unix(beside)?)?;
@@ -249,13 +332,32 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
 /// # Errors
 /// As [`Bound::bind`].
 pub fn control_listener(addr: &Addr, mode: u32) -> Result<(Bound, Listener), ListenError> {
+    open_control(addr, mode, &mut Inherited::default())
+}
+
+/// As [`control_listener`], with the socket that is open already, if there is one.
+///
+/// # Errors
+/// As [`Bound::bind`].
+pub fn open_control(
+    addr: &Addr,
+    mode: u32,
+    inherited: &mut Inherited,
+) -> Result<(Bound, Listener), ListenError> {
     let options = ListenOptions {
         keepalive: Duration::from_secs(30),
         socket_mode: mode,
         threads: 1,
     };
-    let bound = Bound::bind(addr, options)?;
-    let listener = bound.for_thread(0).and_then(ThreadSocket::into_listener);
+    let bound = Bound::open(addr, options, inherited)?;
+    let listener = match bound.for_threads(1).map(|mut all| (all.len(), all.pop())) {
+        Ok((1, Some((_, socket)))) => socket.into_listener(),
+        // Clients of the others would wait for ever.
+        Ok(_) => Err(io::Error::other(
+            "it was a service's address until now: a restart is needed",
+        )),
+        Err(error) => Err(error),
+    };
     let listener = listener.map_err(|source| ListenError::Bind {
         addr: addr.clone(),
         source,

@@ -2,8 +2,11 @@
 
 pub mod dial;
 pub mod fds;
+pub mod inherit;
 pub mod listen;
 pub mod local;
+pub mod notify;
+pub mod pass;
 pub mod resolve;
 pub mod stream;
 pub mod tls;

@@ -5,6 +5,7 @@
 mod stage;
 
 mod crash;
+mod fences;
 mod gates;
 mod moves;
 mod servers;

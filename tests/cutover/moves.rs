@@ -62,17 +62,21 @@ fn both_families_move_together_and_come_back() {
     let status = region(&sidecar, &["status", "--json"]).json();
     assert_eq!(status["active"], "rbx", "{status:#}");
 
+    and_back(&site, &sidecar);
+}
+
+fn and_back(site: &Site, sidecar: &pilotfish_harness::sidecar::Sidecar) {
     // The same again is no mistake, and does nothing.
-    let again = region(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
+    let again = region(sidecar, &["cutover", "--to", "rbx", "--yes"]);
     assert_eq!(again.code, 0, "{again:?}");
     assert!(again.out.contains("already"), "{again:?}");
 
     // Home needs no name; this sidecar knows nothing about it, which is said.
-    let back = region(&sidecar, &["failback", "--yes"]);
+    let back = region(sidecar, &["failback", "--yes"]);
     assert_eq!(back.code, 3, "{back:?}");
     assert!(back.err.contains("target-data"), "{back:?}");
     let back = region(
-        &sidecar,
+        sidecar,
         &[
             "failback",
             "--yes",
@@ -87,12 +91,12 @@ fn both_families_move_together_and_come_back() {
         site.served(site.primary.addr),
         OLD.map(|value| vec![value.to_owned()])
     );
-    let history = region(&sidecar, &["history", "--json"]).json();
+    let history = region(sidecar, &["history", "--json"]).json();
     assert_eq!(history[1]["way"], "failback");
     assert_eq!(history[1]["overrides"], serde_json::json!(["target-data"]));
     let epochs = [&history[0]["epoch"], &history[1]["epoch"]].map(|e| e.as_u64().unwrap());
     assert!(epochs[0] < epochs[1], "{epochs:?}");
-    nothing_secret(&site, &sidecar);
+    nothing_secret(site, sidecar);
 }
 
 fn nothing_secret(site: &Site, sidecar: &pilotfish_harness::sidecar::Sidecar) {

@@ -129,3 +129,26 @@ fn an_operator_turns_back_while_it_waits() {
         OLD.map(|value| vec![value.to_owned()])
     );
 }
+
+#[test]
+fn an_operator_turns_back_before_anything_is_sent() {
+    let site = Site::start();
+    let go = site.dir.join("go");
+    let hook = format!(
+        "[[cutover.hook]]\nwhen = \"before-apply\"\ncommand = [\"sh\", \"-c\", \"while ! test -e {}; do sleep 0.05; done\"]\n",
+        go.display()
+    );
+    let sidecar = site.sidecar(&(site.section() + &hook));
+    let serial = site.serial();
+    let mut moving = crate::stage::command(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
+    let moving = moving.stdout(std::process::Stdio::null()).spawn();
+    sidecar.wait_log("gates: ", LONG).unwrap();
+    let mut back = crate::stage::command(&sidecar, &["rollback", "--yes"]);
+    let back = back.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    // The hook ends only when the wish has arrived.
+    sidecar.wait_log("an operator wants it back", LONG).unwrap();
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(back.wait_with_output().unwrap().status.code(), Some(0));
+    assert_eq!(moving.unwrap().wait().unwrap().code(), Some(0));
+    assert_eq!(site.serial(), serial);
+}

@@ -119,14 +119,14 @@ zone = "{ZONE}"
 server = "{relay}"
 key_name = "{KEY_NAME}"
 key_file = "{key}"
-timeout = "1500ms"
+timeout = "5s"
 patience = "1s"
 [cutover.verify]
 resolvers = ["{unbound}"]
 address_map = {{ "127.0.0.1" = "{com}", "{NS1}" = "{ns1}", "{NS2}" = "{ns2}" }}
 matches = 2
 pause = "50ms"
-question = "800ms"
+question = "2500ms"
 deployed_within = "5s"
 served_within = "20s"
 [cutover.fence]

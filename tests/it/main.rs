@@ -10,12 +10,14 @@ mod failover;
 mod galera;
 mod handover;
 mod liars;
+mod load;
 mod mysql_replication;
 
 mod postgres;
 
 mod clients;
 mod control_side;
+mod crash;
 mod haproxy_front;
 mod hold;
 mod listeners;
@@ -27,4 +29,6 @@ mod passive;
 mod resources;
 mod secrets;
 mod security;
+mod service_manager;
 mod standalone;
+mod takeover;

@@ -4,8 +4,11 @@
 //! kills it: children are started through `setpriv --pdeathsig KILL`. That signal is sent when the *thread* that
 //! started the child ends, so one thread that lives as long as the process starts them all.
 
+mod orphan;
 pub(crate) mod spawn;
 pub mod usage;
+
+pub use orphan::Orphan;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

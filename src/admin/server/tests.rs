@@ -14,6 +14,7 @@ use crate::gate::HoldReason;
 use crate::monitor::Trouble;
 use crate::monitor::report::{NodeReport, Report, SourceReport};
 use crate::net::UnixStream;
+use crate::net::listen::control_listener;
 use crate::telemetry::sample::Sample;
 
 const GENEROUS: Duration = Duration::from_secs(20);

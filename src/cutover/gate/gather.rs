@@ -143,12 +143,7 @@ async fn look_at(tools: &Tools, region: &str, way: Way) -> Option<Vec<Result<Ans
 /// What is known about the region that the records are to leave. Cancel safe.
 pub async fn fence(tools: &Tools, run: &str, plan: &Plan, ahead: bool) -> FenceFacts {
     let spec = &tools.spec;
-    let Some(from) = plan.from.as_deref().and_then(|name| spec.region(name)) else {
-        return FenceFacts {
-            ahead: ahead && plan.course.fence,
-            ..FenceFacts::default()
-        };
-    };
+    let from = plan.from.as_deref().and_then(|name| spec.region(name));
     let order = Order::of(plan);
     let state = State::planned(&order, &tools.sidecar, plan);
     let env = tools.env_for(run, &state);
@@ -157,14 +152,15 @@ pub async fn fence(tools: &Tools, run: &str, plan: &Plan, ahead: bool) -> FenceF
             address: admin.display().to_string(),
             open: tools.world.open_services(admin).await,
         };
-        join_all(from.admin.iter().map(one)).await
+        let admin = from.map(|from| from.admin.as_slice()).unwrap_or_default();
+        join_all(admin.iter().map(one)).await
     };
     let proof = async {
         let (ok, why) = tools.run(spec.fence.proof.as_ref()?, &env).await;
         Some(if ok { Ok(()) } else { Err(why) })
     };
     let answers = async {
-        let answer = check::look(from.check.as_ref()?, &tools.env).await;
+        let answer = check::look(from?.check.as_ref()?, &tools.env).await;
         Some(match answer {
             Ok(answer) if answer.status < 500 => Ok(()),
             Ok(answer) => Err(format!("status {}", answer.status)),

@@ -179,9 +179,10 @@ impl State {
                 self.touched = false;
                 self.leave(End::Failed, why);
             }
-            Left::Nothing => self.phase = Phase::Applying,
+            // Sending what is done already changes nothing, and publishes where that is a step of its own.
+            Left::Nothing if self.attempt <= MAX_ATTEMPTS => self.phase = Phase::Applying,
             Left::Some | Left::All if self.attempt < MAX_ATTEMPTS => self.phase = Phase::Applying,
-            Left::Some | Left::All => self.park(Phase::Settling, why),
+            Left::Nothing | Left::Some | Left::All => self.park(Phase::Settling, why),
         }
     }
 

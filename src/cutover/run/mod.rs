@@ -101,7 +101,11 @@ impl Runner {
     async fn drive(&mut self, first: Event) -> Result<(), Halt> {
         let mut action = self.note(first).await?;
         while action != Action::Rest {
-            let event = self.act(&action).await?;
+            // What an operator has said meanwhile comes before the next thing to do.
+            let event = match self.words.try_recv() {
+                Ok(word) => word,
+                Err(_) => self.act(&action).await?,
+            };
             action = self.note(event).await?;
             if let Some(why) = self.lost.take()
                 && action != Action::Rest
