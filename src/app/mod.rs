@@ -41,7 +41,7 @@ use crate::gate::HoldReason;
 use crate::handover::run::Handovers;
 use crate::net::fds;
 use crate::net::inherit::Inherited;
-use crate::net::listen::ListenError;
+use crate::net::listen::{Bound, ListenError};
 use crate::net::resolve::Resolver;
 use crate::net::tls::TlsError;
 use crate::proto::WireError;

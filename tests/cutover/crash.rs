@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pilotfish_harness::sidecar::Sidecar;
+use pilotfish_harness::wait;
 
 use crate::stage::{LONG, NEW, OLD, Site, both, command, region};
 
@@ -38,6 +39,8 @@ fn watched(site: &Site, work: impl FnOnce()) {
                 for set in site.served(site.primary.addr) {
                     assert_eq!(set.len(), 1, "{set:?}");
                 }
+                // The servers need the processor as well.
+                std::thread::sleep(wait::PAUSE);
             }
         });
         work();
@@ -54,6 +57,7 @@ fn kill_at(sidecar: &Sidecar, journal: &Path, line: usize) {
     // As close behind the line as can be: no pause.
     while lines(journal) < line && moving.try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline, "{:?}", events(journal));
+        std::thread::yield_now();
     }
     sidecar.server().kill().unwrap();
     moving.wait().unwrap();
@@ -76,7 +80,7 @@ fn killed_at_every_line(verb: &str) {
         "proof = [\"test\", \"-e\", \"{0}\"]\ncommand = [\"touch\", \"{0}\"]\nrelease = [\"rm\", \"-f\", \"{0}\"]",
         marker.display()
     );
-    let section = site.section().replace("ttl = 2", "ttl = 1");
+    let section = site.section().replace("ttl = 2\n", "ttl = 1\n");
     let section = section.replace("proof = [\"true\"]", &fence);
     let section = section + &hook("before-apply") + &hook("after-done") + &hook("after-rollback");
     let journal = site.journal();
@@ -124,8 +128,8 @@ fn go_on(site: &Site, sidecar: &Sidecar, verb: &str, before: &[String]) {
         args.push("--yes");
     }
     if !over {
-        let blocked = region(sidecar, &["cutover", "--to", "rbx", "--yes"]);
-        assert_eq!(blocked.code, 3, "{before:?} {blocked:?}");
+        let blocked = sidecar.admin("POST", "/v1/region/cutover", "{\"to\": \"rbx\"}");
+        assert_eq!(blocked.unwrap().status, 409, "{before:?}");
     }
     let said = region(sidecar, &args);
     let wanted = if over || verb == "resume" { NEW } else { OLD };
