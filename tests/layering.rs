@@ -53,8 +53,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "addr",
             "admin::spec",
+            "cutover::auto",
             "cutover::gate",
+            "cutover::lock",
             "cutover::network",
+            "cutover::notify",
             "cutover::spec",
             "dns",
             "net::tls",
