@@ -17,8 +17,10 @@ fn reference() -> String {
 fn uncommented(text: &str, marks: &[&str]) -> String {
     let line = |line: &str| {
         let bare = marks.iter().find_map(|mark| line.strip_prefix(mark));
-        let is_key = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        let setting = bare.filter(|b| b.split_once(" = ").is_some_and(|(key, _)| is_key(key)));
+        let is_key = |text: &str| text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
+        let is_setting = |b: &&str| b.split_once(" = ").is_some_and(|(key, _)| is_key(key));
+        // A whole section may be left out as well.
+        let setting = bare.filter(|b| is_setting(b) || b.starts_with('['));
         setting.unwrap_or(line).to_owned() + "\n"
     };
     text.lines().map(line).collect()
