@@ -49,6 +49,36 @@ fn one_at_a_time_and_it_ends_with_whoever_asked() {
     assert_goes_on(&sidecar, &replica);
 }
 
+/// Every sidecar of a fleet can be told to; one of them does it.
+#[test]
+fn another_sidecar_is_not_let_in_at_the_same_time() {
+    let (master, replica, sidecar) = scene();
+    let other = kit::start(kit::patient(kit::cache(&[master.addr, replica.addr])));
+    other
+        .wait_health("the replica to be known", LONG, |_| {
+            kit::status(&other)["endpoints"]
+                .to_string()
+                .contains("\"replica\"")
+        })
+        .unwrap();
+    stall(&replica, &master);
+    let running = begin(&sidecar, &["--timeout", "5s"]);
+    wait_event(&sidecar, "failover-step", "pause-writes: done");
+    for args in [&["--dry-run"][..], &[]] {
+        let (code, account) = failover(&other, args);
+        assert_eq!((code, &account["reason"]), (3, &"in-progress".into()));
+    }
+    let (code, account) = end(running);
+    assert_eq!((code, &account["reason"]), (1, &"timeout".into()));
+    unstall(&replica);
+    let (code, account) = failover(&other, &[]);
+    assert_eq!((code, &account["outcome"]), (0, &"done".into()));
+    for sidecar in [&sidecar, &other] {
+        sidecar.wait_primary("cache", replica.addr, LONG).unwrap();
+        assert_goes_on(sidecar, &replica);
+    }
+}
+
 /// The process ends: what was done is put back first.
 #[test]
 fn a_shutdown_calls_it_off() {

@@ -76,6 +76,59 @@ fn impatient_sentinels_do_not_begin_a_failover_of_their_own() {
     assert_eq!(tries.count(), 1, "{events:?}");
 }
 
+/// The replica does not obey the sentinel, which waits for its `failover-timeout`: until it gives up nobody
+/// can say who will be master.
+fn promotion_in_vain(failover_timeout: Duration) -> (RedisCluster, Sidecar, serde_json::Value) {
+    let cluster = RedisCluster::start(Options {
+        failover_timeout,
+        ..options(1)
+    })
+    .unwrap();
+    let sidecar = start(support::cache(&cluster, "40s").unwrap(), 1);
+    let deny = ["ACL", "SETUSER", "default", "-replicaof", "-slaveof"];
+    cluster.node(1).command(&deny).unwrap();
+    let (code, account) = failover(&sidecar, &["--timeout", "2s"]);
+    assert_eq!((code, &account["reason"]), (1, &"timeout".into()));
+    assert_eq!(step(&account, "switch")["outcome"], "failed");
+    assert_eq!(step(&account, "hold")["put_back"]["outcome"], "done");
+    // The monitor may still have its own reason.
+    let held = kit::status(&sidecar)["held"].to_string();
+    assert!(!held.contains("failover"), "{held}");
+    (cluster, sidecar, account)
+}
+
+#[test]
+fn a_sentinel_that_gives_up_is_waited_for() {
+    let (cluster, sidecar, account) = promotion_in_vain(Duration::from_secs(4));
+    assert_eq!(account["clean"], true, "{account:#}");
+    let back = &step(&account, "ask-sentinel")["put_back"];
+    assert!(
+        back["what"].as_str().unwrap().contains("has given it up"),
+        "{back}"
+    );
+    assert_goes_on(&sidecar, cluster.node(0));
+}
+
+/// While it may still promote somebody, nobody else's writes are let through to be lost.
+#[test]
+fn a_sentinel_that_does_not_give_up_leaves_the_pause_and_says_so() {
+    let (cluster, sidecar, account) = promotion_in_vain(Duration::from_secs(60));
+    assert_eq!(account["clean"], false, "{account:#}");
+    for name in ["ask-sentinel", "pause-writes"] {
+        let back = &step(&account, name)["put_back"];
+        assert_eq!(back["outcome"], "left", "{name}: {back}");
+    }
+    assert!(
+        cluster.node(0).command(&["SET", "a", "1"]).is_err(),
+        "paused"
+    );
+    cluster.node(0).command(&["CLIENT", "UNPAUSE"]).unwrap();
+    assert_eq!(
+        sidecar.primary("cache").unwrap(),
+        Some(cluster.node(0).addr)
+    );
+}
+
 /// The rights that the documentation names, and no more.
 #[test]
 fn a_user_with_few_rights_behind_tls_is_enough() {
@@ -85,7 +138,7 @@ fn a_user_with_few_rights_behind_tls_is_enough() {
         password: format!("{user}-pass-4711"),
     };
     let mover = secret("mover");
-    let rights = "-@all +role +info +replicaof +client|pause +client|unpause +client|kill +config|set +config|rewrite";
+    let rights = "&pilotfish:failover -@all +subscribe +pubsub|numsub +role +info +replicaof +client|pause +client|unpause +client|kill +config|set +config|rewrite";
     let cluster = RedisCluster::start(Options {
         auth: Some(secret("app")),
         sentinel_auth: Some(secret("watch")),

@@ -15,10 +15,10 @@ pub use sentinel::SentinelFailover;
 use std::time::Duration;
 
 use self::plan::Facts;
-use self::server::Servers;
+use self::server::{Claim, Servers};
 use super::role::Role;
 use crate::addr::Addr;
-use crate::handover::{Reason, Refused};
+use crate::handover::{Case, Reason, Refused};
 
 /// A target that is further behind than this is not waited for while everybody else waits.
 const MAX_BEHIND: u64 = 16 << 20;
@@ -41,6 +41,16 @@ async fn primary_facts(servers: &Servers, primary: &Addr) -> Result<Facts, Refus
         return Err(Refused::new(Reason::Unable, why));
     }
     Ok(facts)
+}
+
+/// The last of the checks: two that move the same master at once could undo each other's pause, or promote
+/// two replicas. A dry run only looks.
+async fn claim(servers: &Servers, case: &Case) -> Result<Option<Claim>, Refused> {
+    match (&case.known.primary, case.ask.dry_run) {
+        (Some(primary), true) => servers.is_unclaimed(primary).await.map(|()| None),
+        (Some(primary), false) => servers.claim(primary).await.map(Some),
+        (None, _) => Ok(None),
+    }
 }
 
 /// Waits until `target` has everything up to `goal`. Never ends when it does not.

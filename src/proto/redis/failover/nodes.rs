@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::plan::{called, fit};
-use super::server::Servers;
-use super::{MAX_BEHIND, catch_up, master_offset, primary_facts};
+use super::server::{Claim, Servers};
+use super::{MAX_BEHIND, catch_up, claim, master_offset, primary_facts};
 use crate::addr::Addr;
 use crate::handover::judge::choose;
 use crate::handover::{
@@ -83,6 +83,7 @@ impl NodesFailover {
             _ => None,
         };
         let script = NodesScript {
+            _claim: claim(&servers, case).await?,
             servers,
             target,
             others,
@@ -172,6 +173,8 @@ struct Former {
 }
 
 struct NodesScript {
+    /// As long as this lives.
+    _claim: Option<Claim>,
     servers: Servers,
     target: Addr,
     others: Vec<Addr>,

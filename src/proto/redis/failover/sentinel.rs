@@ -19,8 +19,8 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::plan::{Priority, Rival, favourites, fit, prefer};
-use super::server::{Servers, View, view};
-use super::{LOOK, MAX_BEHIND, catch_up, master_offset, primary_facts};
+use super::server::{Claim, Servers, View, view};
+use super::{LOOK, MAX_BEHIND, catch_up, claim, master_offset, primary_facts};
 use crate::addr::Addr;
 use crate::handover::judge::choose;
 use crate::handover::{
@@ -95,6 +95,7 @@ impl SentinelFailover {
             }
         };
         let script = SentinelScript {
+            _claim: claim(&servers, case).await?,
             spec: self.spec.clone(),
             servers,
             sentinels,
@@ -289,6 +290,8 @@ impl Step for SentinelStep {
 }
 
 struct SentinelScript {
+    /// As long as this lives.
+    _claim: Option<Claim>,
     spec: Arc<SentinelSpec>,
     servers: Servers,
     sentinels: Servers,
@@ -383,7 +386,7 @@ impl Script for SentinelScript {
                 self.from,
                 UNTIL_DEMOTED.as_secs()
             )),
-            (SentinelStep::Pause, Ended::Failed) => self.servers.unpause(&self.from).await,
+            (SentinelStep::Pause, Ended::Failed) => self.unpause_unless_moved().await,
             (SentinelStep::Ask, Ended::Failed) => self.call_back().await,
             _ => Restored::Done("nothing to do".to_owned()),
         }
@@ -525,6 +528,21 @@ impl SentinelScript {
         self.servers.send_away(&self.from).await;
         self.servers.remember(&self.from).await;
         Ok(format!("{} follows {master}", self.from))
+    }
+
+    /// Somebody may have told the sentinels to without us, and needs the pause as we would.
+    async fn unpause_unless_moved(&self) -> Restored {
+        for sentinel in &self.willing {
+            if let Ok(view) = self.view(sentinel).await
+                && (view.busy || self.mapped(&view.master) != self.from)
+            {
+                return Restored::Left(format!(
+                    "sentinel {sentinel} is moving the master by itself: the pause on {} ends by itself",
+                    self.from
+                ));
+            }
+        }
+        self.servers.unpause(&self.from).await
     }
 
     async fn unpause_when_demoted(&self) -> Restored {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::plan::{Facts, Rival};
 use crate::addr::Addr;
-use crate::handover::Restored;
+use crate::handover::{Reason, Refused, Restored};
 use crate::net::dial::Dialer;
 use crate::proto::redis::client::{Connection, brief};
 use crate::proto::redis::resp::{Frame, number, text};
@@ -117,6 +117,67 @@ impl Servers {
         let kill: &[&[u8]] = &[b"CLIENT", b"KILL", b"TYPE", b"normal"];
         let _ = self.order(addr, kill).await;
     }
+}
+
+/// On the master, as long as somebody moves it away from there.
+const CLAIM: &[u8] = b"pilotfish:failover";
+
+/// Nobody else moves this master: a subscription that every sidecar makes on it, and that ends with it.
+pub struct Claim {
+    _kept: Connection,
+}
+
+impl Servers {
+    /// Claims `primary` for one failover. Of two that do so at the same time at most one is let through.
+    ///
+    /// # Errors
+    /// When somebody else has, or the server does not let us.
+    pub async fn claim(&self, primary: &Addr) -> Result<Claim, Refused> {
+        let unable = |why: String| {
+            let why =
+                format!("{primary} does not let us claim it (SUBSCRIBE, PUBSUB NUMSUB): {why}");
+            Refused::new(Reason::Unable, why)
+        };
+        let name = self.names.get(primary).and_then(Option::as_deref);
+        let opened = Connection::open(&self.dialer, primary, name, &self.credentials, WITHIN).await;
+        let mut kept = opened.map_err(|error| unable(error.to_string()))?;
+        let subscribed = kept.ask(&[&[b"SUBSCRIBE", CLAIM]], WITHIN).await;
+        match subscribed
+            .map_err(|error| unable(error.to_string()))?
+            .first()
+        {
+            Some(Frame::Error(error)) => return Err(unable(brief(error))),
+            Some(_) => {}
+            None => return Err(unable("no answer".to_owned())),
+        }
+        match self.claims(primary).await.map_err(unable)? {
+            0 | 1 => Ok(Claim { _kept: kept }),
+            _ => Err(under_way(primary)),
+        }
+    }
+
+    /// As [`Servers::claim`], and only looks.
+    pub async fn is_unclaimed(&self, primary: &Addr) -> Result<(), Refused> {
+        match self.claims(primary).await {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(under_way(primary)),
+            Err(why) => Err(Refused::new(Reason::Unable, format!("{primary}: {why}"))),
+        }
+    }
+
+    async fn claims(&self, primary: &Addr) -> Result<u64, String> {
+        let replies = self.ask(primary, &[&[b"PUBSUB", b"NUMSUB", CLAIM]]).await?;
+        let count = match replies.first() {
+            Some(Frame::Array(pair)) => pair.get(1).and_then(number),
+            _ => None,
+        };
+        count.ok_or_else(|| "an answer that makes no sense".to_owned())
+    }
+}
+
+fn under_way(primary: &Addr) -> Refused {
+    let why = format!("another Pilotfish is moving the master away from {primary}");
+    Refused::new(Reason::InProgress, why)
 }
 
 /// The two arguments of REPLICAOF.
