@@ -129,6 +129,8 @@ fn every_alert_has_a_test_and_a_runbook() {
             headings.contains(alert),
             "{alert} has no heading in docs/operations.md"
         );
+        let index = format!("](#{})", alert.to_lowercase());
+        assert!(OPERATIONS.contains(&index), "{alert} is not in the index");
         let link = format!("runbook_url: docs/operations.md#{}\n", alert.to_lowercase());
         assert!(RULES.contains(&link), "{link}");
     }

@@ -242,8 +242,9 @@ fn sessions(service: &Service) -> Arc<dyn Fn() -> Vec<Live> + Send + Sync> {
 
 fn state(stage: Stage) -> State {
     match stage {
-        Stage::Waiting | Stage::Idle => State::Idle,
-        Stage::LoggingIn | Stage::InFlight | Stage::InTransaction => State::Busy,
+        // Who logs in has asked for nothing yet, and does not get further while everybody is held.
+        Stage::Waiting | Stage::LoggingIn | Stage::Idle => State::Idle,
+        Stage::InFlight | Stage::InTransaction => State::Busy,
         Stage::Relaying
         | Stage::PinnedCompressed
         | Stage::PinnedEncrypted

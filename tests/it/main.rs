@@ -30,5 +30,6 @@ mod resources;
 mod secrets;
 mod security;
 mod service_manager;
+mod sql_failover;
 mod standalone;
 mod takeover;

@@ -115,18 +115,18 @@ fn a_failover_shows_on_an_open_page() {
     picture(&mut browser, "calm");
 
     cluster.node(0).server().kill().unwrap();
+    // What passes is not waited for, but for what it leaves behind: a busy browser may miss the moment.
     browser
-        .wait_for("document.querySelector('#s-cache .now').innerText.startsWith('No primary')")
+        .wait_for("events.innerText.includes('no primary: unproven, clients are held')")
         .unwrap();
-    browser
-        .wait_for("document.title.startsWith('degraded')")
-        .unwrap();
-    browser
-        .wait_for("document.querySelector('#s-cache .picture .held') !== null")
-        .unwrap();
-    for scheme in ["dark", "light"] {
-        browser.colour_scheme(scheme).unwrap();
-        picture(&mut browser, &format!("failover-{scheme}"));
+    if std::env::var_os("PAGE_PICTURES").is_some() {
+        browser
+            .wait_for("document.querySelector('#s-cache .picture .held') !== null")
+            .unwrap();
+        for scheme in ["dark", "light"] {
+            browser.colour_scheme(scheme).unwrap();
+            picture(&mut browser, &format!("failover-{scheme}"));
+        }
     }
     let new = cluster.wait_new_master(0, LONG).unwrap();
     let new = cluster.node(new).addr;

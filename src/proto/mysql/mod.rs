@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: logins, sessions, Galera and asynchronous replication.
 
+pub mod failover;
 pub mod galera;
 mod knock;
 pub mod login;
@@ -16,12 +17,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::failover::SqlFailover;
 use self::login::{Keys, Shared};
-use self::watch::{Kind, SqlWatcher};
+use self::watch::{Kind, Preference, SqlWatcher};
 use super::fixed::{self, FixedWatcher};
 use super::login::{Ends, LoginFuture};
 use super::spec::{Discovery, ProtocolKind, ServiceSpec, StaticSpec};
 use super::{Found, Protocol, Refusal, Wire, WireError};
+use crate::handover::Handover;
 use crate::monitor::Watcher;
 use crate::net::dial::Dialer;
 use crate::net::tls::{Connector, TlsMode};
@@ -42,6 +45,7 @@ impl Protocol for Mysql {
                 kind,
                 region: spec.region.clone(),
                 tls,
+                preference: Preference::default(),
             })
         };
         let finder = match spec.discovery.clone() {
@@ -89,6 +93,15 @@ impl Wire for MysqlWire {
                 let spec = spec.clone();
                 Box::new(FixedWatcher { spec }.politely(knock::leave))
             }
+        }
+    }
+
+    fn handover(&self) -> Option<Arc<dyn Handover>> {
+        match &self.finder {
+            Finder::Sql(watcher) => Some(Arc::new(SqlFailover {
+                watcher: watcher.clone(),
+            })),
+            Finder::Static(_) => None,
         }
     }
 

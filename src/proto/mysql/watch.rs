@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::galera::GaleraJudge;
@@ -33,6 +33,26 @@ pub enum Seen<T> {
     },
     /// A client's connection to it failed, or heard what only a server says that is not the primary.
     Hint(Addr),
+    /// An operator wants this one to be the writer before all others; `None`: the usual order.
+    Prefer(Option<Addr>),
+}
+
+/// An operator's preference among nodes that are all fit to write to. It lives as long as the service does in
+/// this process, and no other sidecar knows of it.
+#[derive(Clone, Debug)]
+pub struct Preference(Arc<watch::Sender<Option<Addr>>>);
+
+impl Default for Preference {
+    fn default() -> Self {
+        Self(Arc::new(watch::channel(None).0))
+    }
+}
+
+impl Preference {
+    /// Sets it, and returns what it was.
+    pub fn set(&self, wish: Option<Addr>) -> Option<Addr> {
+        self.0.send_replace(wish)
+    }
 }
 
 /// How the primary is found.
@@ -50,6 +70,8 @@ pub struct SqlWatcher {
     pub region: Option<Arc<str>>,
     /// `None`: without TLS.
     pub tls: Option<Connector>,
+    /// Only of meaning for Galera.
+    pub preference: Preference,
 }
 
 const GALERA: Subject<Facts> = Subject {
@@ -66,6 +88,7 @@ struct Common {
     nodes: Vec<NodeSpec>,
     credentials: Credentials,
     probe: ProbeSpec,
+    preference: watch::Receiver<Option<Addr>>,
 }
 
 impl Watcher for SqlWatcher {
@@ -95,11 +118,17 @@ impl SqlWatcher {
             nodes: nodes.clone(),
             credentials: credentials.clone(),
             probe: probe.clone(),
+            preference: self.preference.0.subscribe(),
         }
     }
 
+    /// The servers of the config.
+    pub fn nodes(&self) -> Vec<NodeSpec> {
+        self.common().nodes
+    }
+
     /// TLS begins in the middle of a login, so connections are dialled without.
-    fn access(&self, dialer: &Dialer) -> Access {
+    pub fn access(&self, dialer: &Dialer) -> Access {
         Access {
             dialer: Dialer {
                 tls: Connector::PLAIN,
@@ -165,6 +194,20 @@ async fn ask_in_time<T>(
     asked.unwrap_or_else(|_| Err(format!("no answer within {WITHIN:?}")))
 }
 
+/// Tells the judge of every change of preference, for ever.
+async fn pass_wishes<T>(
+    mut preference: watch::Receiver<Option<Addr>>,
+    seen: mpsc::Sender<Seen<T>>,
+) {
+    loop {
+        let wish = preference.borrow_and_update().clone();
+        let _ = seen.send(Seen::Prefer(wish)).await;
+        if preference.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
 async fn run<T, J>(
     mut judge: J,
     subject: Subject<T>,
@@ -214,6 +257,7 @@ async fn run<T, J>(
         };
         Box::pin(probe(prober, pace, seen_tx.clone(), wrap))
     });
+    let pass_wishes = pass_wishes(common.preference.clone(), hint_tx.clone());
     let pass_hints = async move {
         while let Some(addr) = hints.recv().await {
             let _ = hint_tx.send(Seen::Hint(addr)).await;
@@ -224,5 +268,6 @@ async fn run<T, J>(
     tokio::select! {
         () = drive(&mut judge, &clock, &mut seen, &mut publisher, act) => {}
         () = pass_hints => {}
+        () = pass_wishes => {}
     }
 }

@@ -127,6 +127,14 @@ enum Failure {
     Final(Answer),
 }
 
+/// Why a statement was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The server says so: then it was not. Else nobody knows.
+    pub by_server: bool,
+    pub why: String,
+}
+
 /// Asks `target`, on the connection in `kept` if there is one, else on a new one that is then kept. Takes
 /// at most twice the target's timeout. Cancel safe: the connection is lost.
 pub async fn ask(target: &Target, kept: &mut Option<Kept>) -> Answer {
@@ -194,6 +202,42 @@ impl Kept {
     /// Completes when the server ends the connection. Cancel safe.
     pub async fn ended(&mut self) {
         ended(&mut self.connection).await;
+    }
+
+    /// One for statements of other kinds, until it is dropped. Takes at most the target's timeout. Cancel
+    /// safe.
+    ///
+    /// # Errors
+    /// When the server is not reached, or does not let us in.
+    pub async fn connect(target: &Target) -> Result<Self, String> {
+        let late = || format!("no answer within {:?}", target.timeout);
+        match timeout(target.timeout, Self::open(target)).await {
+            Err(_) => Err(late()),
+            Ok(Ok(kept)) => Ok(kept),
+            Ok(Err(Failure::Lost(why))) => Err(why),
+            Ok(Err(Failure::Final(answer))) => Err(answer.to_string()),
+        }
+    }
+
+    /// Runs one statement, for as long as that takes; the first row as text. Not cancel safe.
+    ///
+    /// # Errors
+    /// When the connection ends, or the server says no.
+    pub async fn run(&mut self, statement: &str) -> Result<Vec<Option<String>>, Refusal> {
+        self.budget.store(MOST_BYTES, Ordering::Relaxed);
+        let rows = tokio::select! {
+            ran = self.client.simple_query(statement) => ran.map_err(|error| Refusal {
+                by_server: error.code().is_some(),
+                why: said(&error),
+            })?,
+            why = ended(&mut self.connection) => return Err(Refusal { by_server: false, why }),
+        };
+        let row = rows.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let text = |n: usize| row.and_then(|row| row.get(n)).map(ToOwned::to_owned);
+        Ok((0..row.map_or(0, |row| row.len())).map(text).collect())
     }
 
     async fn question(&mut self) -> Result<Answer, Failure> {

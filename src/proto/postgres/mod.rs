@@ -3,10 +3,11 @@
 //! In the order a session meets them: [`opening`] what a client says before it has a server, [`login`]
 //! the way in (with [`secure`] for TLS), [`tracker`] where it stands (from [`frames`] and [`ledger`]),
 //! [`cancel`] whose key is whose. Who is primary: [`watch`] asks on a [`client`] per server, [`judge`]
-//! decides.
+//! decides. [`failover`] makes a standby the primary on request.
 
 pub mod cancel;
 pub mod client;
+pub mod failover;
 pub mod frames;
 pub mod judge;
 pub mod ledger;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 
+use self::failover::PostgresFailover;
 use self::login::Desk;
 use self::message::{fatal, state};
 use self::watch::PostgresWatcher;
@@ -34,6 +36,7 @@ use super::login::{ConveyFuture, Ends, LoginFuture, OpeningFuture, ServerEnd};
 use super::spec::{Discovery, PostgresSpec, ProtocolKind, ServiceSpec, StaticSpec};
 use super::track::Farewell;
 use super::{Found, Protocol, Refusal, Wire, WireError};
+use crate::handover::Handover;
 use crate::monitor::Watcher;
 use crate::net::Stream;
 use crate::net::dial::Dialer;
@@ -91,6 +94,16 @@ impl Wire for PostgresWire {
                 tls: self.desk.tls.clone(),
             }),
             Finder::Static(spec) => Box::new(FixedWatcher { spec: spec.clone() }),
+        }
+    }
+
+    fn handover(&self) -> Option<Arc<dyn Handover>> {
+        match &self.finder {
+            Finder::Recovery(spec) => Some(Arc::new(PostgresFailover {
+                spec: (**spec).clone(),
+                tls: self.desk.tls.clone(),
+            })),
+            Finder::Static(_) => None,
         }
     }
 

@@ -36,7 +36,7 @@ impl Watcher for PostgresWatcher {
 }
 
 /// How each node is reached.
-fn targets(spec: &PostgresSpec, tls: &Connector, dialer: &Dialer) -> BTreeMap<Addr, Target> {
+pub fn targets(spec: &PostgresSpec, tls: &Connector, dialer: &Dialer) -> BTreeMap<Addr, Target> {
     let target = |node: &crate::proto::spec::NodeSpec| {
         let target = Target {
             addr: node.addr.clone(),

@@ -358,10 +358,11 @@ fn line(event: &Event) -> Line {
 /// Of the words that events begin with; one that is new here is shown quietly.
 fn event_tone(event: &str) -> Tone {
     match event {
-        "primary" => Tone::Good,
-        "no-primary" | "reload-failed" => Tone::Bad,
-        "trouble" | "fenced" => Tone::Warn,
-        "paused" | "pinned" | "drain" | "draining" | "failover" => Tone::Wish,
+        "primary" | "failover-done" => Tone::Good,
+        "no-primary" | "reload-failed" | "failover-failed" | "cutover-halted" => Tone::Bad,
+        "trouble" | "fenced" | "failover-refused" => Tone::Warn,
+        "paused" | "pinned" | "drain" | "draining" | "failover-planned" | "failover-step"
+        | "cutover" | "cutover-ended" => Tone::Wish,
         _ => Tone::Quiet,
     }
 }

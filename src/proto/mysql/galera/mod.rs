@@ -6,6 +6,7 @@
 //! that comes (back) takes over when it has been fit for `failback_after`.
 
 pub mod facts;
+mod order;
 mod show;
 
 use std::collections::BTreeSet;
@@ -41,6 +42,12 @@ pub struct GaleraJudge {
     spec: GaleraSpec,
     /// As they are preferred.
     nodes: Vec<Node>,
+    /// The same without an operator's word.
+    usual: Vec<Addr>,
+    /// An operator's word.
+    preferred: Option<Addr>,
+    /// It was just said: the preferred node need not prove itself first.
+    at_once: bool,
     /// The accepted writer, proven now or not.
     current: Option<usize>,
     /// Whether the last verdict named it.
@@ -74,8 +81,12 @@ impl GaleraJudge {
             view: NodeView::default(),
             standing: Standing::Unknown,
         };
+        let nodes: Vec<Node> = near.into_iter().chain(far).map(node).collect();
         Self {
-            nodes: near.into_iter().chain(far).map(node).collect(),
+            usual: nodes.iter().map(|node| node.addr.clone()).collect(),
+            preferred: None,
+            at_once: false,
+            nodes,
             spec: spec.clone(),
             current: None,
             served: false,
@@ -217,7 +228,8 @@ impl GaleraJudge {
     fn better(&self, now: Moment, current: usize) -> Option<usize> {
         let settled = |node: &Node| {
             let fit = node.standing == Standing::Fit;
-            fit && now.since(node.view.since()) >= self.spec.failback_after
+            let long = now.since(node.view.since()) >= self.spec.failback_after;
+            fit && (long || self.is_wanted_now(&node.addr))
         };
         self.nodes[..current].iter().position(settled)
     }
@@ -251,6 +263,7 @@ impl GaleraJudge {
             self.evidence_at = self.nodes[chosen].view.since();
         }
         self.current = Some(chosen);
+        self.heed_word(chosen);
         let history = self.fresh(now, chosen).map(|facts| facts.history.clone());
         if self.history.is_none() {
             self.history = history;
@@ -294,13 +307,19 @@ impl Judge for GaleraJudge {
     type Seen = Seen<Facts>;
 
     fn see(&mut self, now: Moment, seen: Seen<Facts>) {
-        let (Seen::Said { addr, .. } | Seen::Hint(addr)) = &seen;
+        let (Seen::Said { addr, .. } | Seen::Hint(addr)) = &seen else {
+            if let Seen::Prefer(wish) = seen {
+                self.prefer(wish);
+            }
+            return;
+        };
         let accept_donor = self.spec.accept_donor;
         let Some(node) = self.nodes.iter_mut().find(|node| node.addr == *addr) else {
             return;
         };
         match seen {
             Seen::Hint(_) => node.view.hurry(),
+            Seen::Prefer(_) => {}
             Seen::Said { said, .. } => {
                 node.view.see(now, said, &self.spec.probe, |facts| {
                     facts.flaw(accept_donor)

@@ -65,7 +65,7 @@ impl GaleraJudge {
             Standing::Fit if queue > self.spec.max_recv_queue => {
                 Some(format!("{queue} transactions wait to be applied"))
             }
-            Standing::Fit => None,
+            Standing::Fit => self.word_for(&node.addr),
         };
         NodeReport {
             address: node.addr.clone(),

@@ -73,7 +73,8 @@ fn said(word: &str) -> Said<Facts> {
 
 /// `a+` node a is fit, `a-` says that it is read-only, `n` non-primary, `q` has a long queue, `h` another
 /// history, `p` another component, `y5` up for 5 s, `x` refuses, `s` is silent, `b` busy; `*+` all; `@700` at
-/// that time, with everybody's last word repeated every 500 ms until then.
+/// that time, with everybody's last word repeated every 500 ms until then; `>b` an operator prefers b, `>`
+/// nobody.
 fn play_in(region: Option<&str>, script: &str) -> (Verdict, u64) {
     let mut judge = GaleraJudge::new(&spec(), region);
     let mut now = 0;
@@ -97,6 +98,10 @@ fn play_in(region: Option<&str>, script: &str) -> (Verdict, u64) {
             }
         } else if let Some(at) = word.strip_prefix('!') {
             now = at.parse().unwrap();
+        } else if let Some(name) = word.strip_prefix('>') {
+            let wish = name.chars().next().map(addr);
+            judge.see(Moment::from_millis(now), Seen::Prefer(wish));
+            judge.judge(Moment::from_millis(now));
         } else {
             let (names, word) = word.split_at(1);
             for name in if names == "*" { "abc" } else { names }.chars() {
@@ -367,4 +372,54 @@ fn hints_ask_at_once_and_not_too_often() {
         );
     }
     assert_eq!(pace(&mut judge, 30), Duration::from_millis(500));
+}
+
+#[test]
+fn an_operators_preference_counts_at_once_and_then_like_the_order() {
+    for (script, writer) in [
+        ("*+ >b", 'b'),
+        ("*+ >b @500", 'b'),
+        ("*+ >c", 'c'),
+        // Of another region, and fit only now.
+        ("*+ c- @1000 >c @2000 c+ c+", 'c'),
+        // It is none that is known, or not fit.
+        ("*+ >z", 'a'),
+        ("*+ b- >b", 'a'),
+        ("*+ bx >b @1000", 'a'),
+        // Undone: the usual order, with its patience.
+        ("*+ >b @1000 > @2000", 'b'),
+        ("*+ >b @1000 > @61500", 'a'),
+        ("*+ >b >", 'b'),
+        // It is no pin, and comes back like any other.
+        ("*+ >b @1000 b-", 'a'),
+        ("*+ >b @1000 b- @2000 b+ b+ @20000", 'a'),
+        ("*+ >b @1000 b- @2000 b+ b+ @63000", 'b'),
+        // The writer is asked for, and so it stays so for ever.
+        ("*+ >a @1000 a- @2000 a+ a+ @20000", 'b'),
+    ] {
+        let chosen = play(script).conclusion.primary;
+        assert_eq!(chosen, Some(addr(writer)), "{script}");
+    }
+}
+
+#[test]
+fn sessions_on_the_former_writer_may_finish() {
+    let verdict = play("*+ @1000 >b");
+    let (leaving, until) = verdict.conclusion.leaving.unwrap();
+    assert_eq!(
+        (leaving, until),
+        (addr('a'), Moment::from_millis(1000) + FINISH)
+    );
+    let b = verdict.nodes.iter().find(|n| n.address == addr('b'));
+    assert!(
+        b.unwrap()
+            .detail
+            .as_deref()
+            .unwrap()
+            .contains("comes first")
+    );
+    // The order may change again meanwhile.
+    let verdict = play("*+ @1000 >b @2000 >c");
+    assert_eq!(verdict.conclusion.primary, Some(addr('c')));
+    assert_eq!(verdict.conclusion.leaving.unwrap().0, addr('b'));
 }

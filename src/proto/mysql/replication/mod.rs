@@ -176,12 +176,16 @@ impl Judge for MysqlJudge {
     type Seen = Seen<Server>;
 
     fn see(&mut self, now: Moment, seen: Seen<Server>) {
-        let (Seen::Said { addr, .. } | Seen::Hint(addr)) = &seen;
+        // Who can be written to is nothing that could be preferred.
+        let (Seen::Said { addr, .. } | Seen::Hint(addr) | Seen::Prefer(Some(addr))) = &seen else {
+            return;
+        };
         let Some(node) = self.nodes.iter_mut().find(|node| node.addr == *addr) else {
             return;
         };
         match seen {
             Seen::Hint(_) => node.view.hurry(),
+            Seen::Prefer(_) => {}
             Seen::Said { said, .. } => node.view.see(now, said, &self.spec.probe, Server::flaw),
         }
     }
