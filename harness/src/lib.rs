@@ -11,6 +11,7 @@
 //! - [`postgres`]: one PostgreSQL server, or a primary with standbys, PgBouncer, and rows with a ledger
 //! - [`sidecar`]: `pilotfish run` with a written config, its health, metrics and log
 //! - [`dns`]: BIND, Knot, PowerDNS, and stand-ins for the providers
+//! - [`etcd`]: one member or a cluster
 //! - [`haproxy`]: Debian's HAProxy, with the usual Redis recipe or as a plain relay
 //! - [`browser`]: a headless Chromium and its page
 //! - [`writer`]: load at a fixed rate, and which acknowledged writes a server does not have
@@ -64,6 +65,7 @@ pub mod browser;
 pub mod certs;
 pub mod demo;
 pub mod dns;
+pub mod etcd;
 pub mod haproxy;
 pub mod mariadb;
 pub mod ports;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct Manager {
     store_max: usize,
     /// What it keeps, and how many of each.
     stored: Mutex<BTreeMap<String, usize>>,
+    /// Another process speaks for the service now.
+    succeeded: AtomicBool,
     /// A sign of life is expected this often.
     watchdog: Option<Duration>,
 }
@@ -50,6 +53,7 @@ impl Manager {
             store_max: store_max.filter(|_| notifier.is_some()).unwrap_or_default(),
             notifier,
             stored: Mutex::default(),
+            succeeded: AtomicBool::new(false),
             watchdog: watchdog.map(Duration::from_micros),
         })
     }
@@ -58,6 +62,9 @@ impl Manager {
         let Some(notifier) = &self.notifier else {
             return false;
         };
+        if self.succeeded.load(Ordering::Relaxed) {
+            return false;
+        }
         let sent = notifier.send(lines, fds);
         if let Err(error) = &sent {
             warn!(%error, "the service manager was not told");
@@ -82,9 +89,10 @@ impl Manager {
         self.send(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\n"), &[]);
     }
 
-    /// Another process is the service now.
+    /// Another process is the service now, and this one has nothing more to say.
     pub fn succeeded_by(&self, pid: u32) {
         self.send(&format!("MAINPID={pid}\n"), &[]);
+        self.succeeded.store(true, Ordering::Relaxed);
     }
 
     /// Has it keep the sockets of all of `bound`, and of nothing else: after a restart or a crash they

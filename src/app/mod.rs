@@ -307,6 +307,7 @@ impl App {
                 name = self.common.supervisor.lost() => return Err(AppError::Ended(name)),
             }
         }
+        self.successions.abandon();
         self.shut_down(signals).await;
         Ok(())
     }

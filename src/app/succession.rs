@@ -46,6 +46,11 @@ impl Successions {
         self.under_way.is_some()
     }
 
+    /// Ends the other process, since this one ends too and was told first.
+    pub fn abandon(&mut self) {
+        self.under_way = None;
+    }
+
     /// Completes when another process serves, or why none does. Cancel safe.
     pub async fn outcome(&mut self) -> Outcome {
         let Some(under_way) = &mut self.under_way else {

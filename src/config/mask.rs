@@ -36,7 +36,7 @@ fn is_secret(before: &str) -> bool {
         .iter()
         .any(|word| key.contains(word));
     // DNS keys: `key`, `api_key`, `consumer_key`.
-    let about = about || key.ends_with("key");
+    let about = about || key.ends_with("key") || key.starts_with("webhook");
     about && !key.ends_with("_file") && !key.ends_with("_env")
 }
 
@@ -44,6 +44,11 @@ fn is_secret(before: &str) -> bool {
 /// text in triple quotes.
 fn value_len(text: &str) -> usize {
     let start = text.len() - text.trim_start_matches([' ', '\t']).len();
+    // A list, which may go on over many lines.
+    if text[start..].starts_with('[') {
+        let end = text.find(']').unwrap_or(text.len());
+        return end + line_len(&text[end..]);
+    }
     for quotes in ["\"\"\"", "'''"] {
         if let Some(inner) = text[start..].strip_prefix(quotes) {
             let end = inner
@@ -96,6 +101,11 @@ mod tests {
             ("key_name = \"x\"", "key_name = \"x\""),
             ("key_file = \"x\"", "key_file = \"x\""),
             ("name = \"é\"", "name = \"é\""),
+            (
+                "webhook = [\n\"x\",\n]\na = 1",
+                "webhook =**\n****\n*\na = 1",
+            ),
+            ("webhook = [\n\"x", "webhook =**\n**"),
         ] {
             assert_eq!(passwords(text), masked, "{text}");
             assert_eq!(passwords(text).len(), text.len(), "{text}");

@@ -225,21 +225,6 @@ impl<'a> Table<'a> {
         pairs
     }
 
-    /// Refuses `key`, which is planned but not there yet: taking it and doing nothing would be a lie.
-    pub fn not_yet(&mut self, key: &'static str, what: &str) {
-        let Some((name, item)) = self.entry(key) else {
-            return;
-        };
-        self.asked.push(key);
-        let spot = Spot {
-            key: item.spot.key,
-            span: name.span(),
-        };
-        let message = format!("{what} is not supported by this build yet");
-        self.report
-            .error(&spot, Bad::new(message, format!("remove `{key}`")));
-    }
-
     /// Where the name of `key` stands, for what is wrong with its being there.
     pub fn name_spot(&self, key: &str) -> Option<Spot> {
         let (name, item) = self.entry(key)?;

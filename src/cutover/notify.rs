@@ -112,3 +112,124 @@ async fn send(url: &Secret, limit: Duration, body: Bytes) -> Result<(), String> 
         pause *= 4;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    const TOKEN: &str = "token-in-the-path";
+
+    fn spec(addrs: &[SocketAddr], timeout: Duration) -> NotifySpec {
+        let url = |addr: &SocketAddr| Secret::new(format!("http://{addr}/hooks/{TOKEN}"));
+        NotifySpec {
+            webhooks: addrs.iter().map(url).collect(),
+            timeout,
+        }
+    }
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        (listener, addr)
+    }
+
+    /// The next request, whole: head and body.
+    async fn request(listener: &TcpListener) -> (TcpStream, String) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut text = String::new();
+        while !text.ends_with('}') {
+            let mut buffer = [0; 4096];
+            let count = stream.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "{text}");
+            text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+        (stream, text)
+    }
+
+    async fn answer(listener: &TcpListener, head: &str) -> String {
+        let (mut stream, text) = request(listener).await;
+        let answer = format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        text
+    }
+
+    fn message() -> Message {
+        Message {
+            text: "moving shop.example.com to rbx".to_owned(),
+            event: "cutover-started".to_owned(),
+            epoch: Some(7),
+            ..Message::default()
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn it_is_said_again_until_it_is_heard() {
+        let (hook, addr) = listener().await;
+        let (one, two, message) = (spec(&[addr], LONG), spec(&[addr], LONG), message());
+        let hear = async {
+            let first = answer(&hook, "500 Oh").await;
+            assert!(
+                first.starts_with(&format!("POST /hooks/{TOKEN} ")),
+                "{first}"
+            );
+            assert!(first.contains("\"event\":\"cutover-started\""), "{first}");
+            assert!(first.contains("\"epoch\":7"), "{first}");
+            drop(request(&hook).await);
+            answer(&hook, "204 Fine").await
+        };
+        tokio::join!(notify(&one, &message), hear);
+        // Not where it was not meant to go, and not again where it is not wanted.
+        let (other, elsewhere) = listener().await;
+        for head in [
+            format!("307 There\r\nLocation: http://{elsewhere}/"),
+            "404 No".to_owned(),
+        ] {
+            tokio::join!(notify(&two, &message), answer(&hook, &head));
+        }
+        let nobody = std::pin::pin!(other.accept());
+        let nobody = futures_util::FutureExt::now_or_never(nobody);
+        assert!(nobody.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_keeps_nobody_from_hearing_it_and_does_not_hold_us() {
+        let (hanging, first) = listener().await;
+        let (fine, second) = listener().await;
+        let spec = spec(&[first, second], Duration::from_millis(600));
+        let message = message();
+        let hang = async {
+            let _kept = hanging.accept().await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let both = async { tokio::join!(notify(&spec, &message), answer(&fine, "200 OK")) };
+        tokio::select! {
+            _ = both => {}
+            () = hang => {}
+            () = tokio::time::sleep(LONG) => panic!("it waits for who hangs"),
+        }
+        // Nonsense is no reason to fail either.
+        let none = NotifySpec {
+            webhooks: vec![Secret::new("not a URL".to_owned())],
+            timeout: LONG,
+        };
+        notify(&none, &message).await;
+    }
+
+    #[tokio::test]
+    async fn the_url_is_a_secret() {
+        let (hook, addr) = listener().await;
+        drop(hook);
+        let spec = spec(&[addr], LONG);
+        assert!(!format!("{spec:?}").contains(TOKEN));
+        let why = send(&spec.webhooks[0], LONG, Bytes::new())
+            .await
+            .unwrap_err();
+        assert!(!why.contains(TOKEN) && why.contains("3 times"), "{why}");
+    }
+}

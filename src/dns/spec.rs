@@ -53,6 +53,13 @@ impl ProviderKind {
     }
 }
 
+impl ProviderKind {
+    /// Whether its server compares and sets in one step; the same as its capabilities say.
+    pub const fn compares_and_sets(self) -> bool {
+        matches!(self, Self::Rfc2136 | Self::Route53 | Self::Akamai)
+    }
+}
+
 /// How long a provider is waited for. A call makes a handful of requests, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {

@@ -4,13 +4,8 @@
 //! its time is up. What it says is kept, as far as the end of it goes. Whether it did anything is not for
 //! it to say: the switch comes through the monitor, as with our own ways.
 
-use std::process::{ExitStatus, Stdio};
+use std::collections::BTreeMap;
 use std::time::Duration;
-
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
-use tokio::time::{sleep, timeout};
 
 use super::judge::choose;
 use super::{
@@ -18,15 +13,7 @@ use super::{
     Step, scripted,
 };
 use crate::addr::Addr;
-
-/// Of its output, the end.
-const KEPT: usize = 2048;
-/// Between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
-/// For output that is still in a pipe when the command has ended; somebody it started may hold that open.
-const DRAIN: Duration = Duration::from_millis(200);
-/// What it may know of our own environment.
-const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+use crate::command::{Command, Status};
 
 /// As the config says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +105,7 @@ impl Script for CommandScript {
 
 impl CommandScript {
     /// The facts.
-    fn environment(&self, dry_run: bool) -> Vec<(&'static str, String)> {
+    fn environment(&self, dry_run: bool) -> BTreeMap<String, String> {
         let case = &self.case;
         let named = |addr: Option<&Addr>| addr.map_or_else(String::new, Addr::to_string);
         let replicas: Vec<String> = case.known.replicas.iter().map(Addr::to_string).collect();
@@ -126,7 +113,7 @@ impl CommandScript {
             Old::Serves => "serves",
             Old::Gone => "gone",
         };
-        vec![
+        let facts = [
             ("PILOTFISH_SERVICE", case.service.to_string()),
             ("PILOTFISH_PRIMARY", named(case.known.primary.as_ref())),
             ("PILOTFISH_OLD_PRIMARY", old.to_owned()),
@@ -134,7 +121,9 @@ impl CommandScript {
             ("PILOTFISH_REPLICAS", replicas.join(" ")),
             ("PILOTFISH_TIMEOUT", self.limit().as_secs().to_string()),
             ("PILOTFISH_DRY_RUN", u8::from(dry_run).to_string()),
-        ]
+        ];
+        let facts = facts.into_iter();
+        facts.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     fn limit(&self) -> Duration {
@@ -144,142 +133,33 @@ impl CommandScript {
 
     /// Runs it to its end, or to the end of its time. Dropping kills its process group.
     async fn run(&self, dry_run: bool) -> Result<String, String> {
-        let Some((program, args)) = self.own.argv.split_first() else {
-            return Err("the command is empty".to_owned());
+        let command = Command {
+            argv: self.own.argv.clone(),
+            timeout: self.limit(),
         };
-        let limit = self.limit();
-        let mut command = Command::new(program);
-        command.args(args).env_clear();
-        let inherited = INHERITED.iter();
-        command.envs(inherited.filter_map(|key| Some((key, std::env::var_os(key)?))));
-        command.envs(self.environment(dry_run));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let child = command.spawn();
-        let mut child = child.map_err(|error| format!("cannot start {program}: {error}"))?;
-        let mut group = Group::of(&child);
-        let mut tail = Tail::default();
-        let ended = timeout(limit, listen(&mut child, &mut tail)).await;
-        let (status, late) = match ended {
-            Ok(status) => (status, false),
-            Err(_) => {
-                group.signal(Signal::TERM);
-                let ended = timeout(GRACE, listen(&mut child, &mut tail)).await;
-                (ended.unwrap_or(None), true)
-            }
-        };
-        if status.is_some() {
-            group.disarm();
-        }
-        drop(group);
-        let said = tail.text();
+        let ended = crate::command::run(&command, &self.environment(dry_run)).await;
+        let outcome = ended.map_err(|error| error.to_string())?;
+        let said = on_one_line(&outcome.output_tail);
         let said = match said.is_empty() {
             true => String::new(),
             false => format!(", and said: {said}"),
         };
-        match status {
-            _ if late => Err(format!("ended after {} s{said}", limit.as_secs_f64())),
-            Some(status) if status.success() => Ok(format!("it ended well{said}")),
-            Some(status) => Err(format!("it ended with {}{said}", spelled(status))),
-            None => Err(format!("it could not be waited for{said}")),
+        match outcome.status {
+            Status::Exited(0) => Ok(format!("it ended well{said}")),
+            Status::TimedOut => {
+                let limit = command.timeout.as_secs_f64();
+                Err(format!("ended after {limit} s{said}"))
+            }
+            status => Err(format!("it failed, {status}{said}")),
         }
     }
 }
 
-fn spelled(status: ExitStatus) -> String {
-    match status.code() {
-        Some(code) => format!("exit code {code}"),
-        None => "a signal".to_owned(),
-    }
-}
-
-/// Reads what it says until it ends. Cancel safe.
-async fn listen(child: &mut Child, tail: &mut Tail) -> Option<ExitStatus> {
-    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
-    let mut status = None;
-    let (mut from_out, mut from_err) = ([0; 1024], [0; 1024]);
-    loop {
-        if status.is_some() && out.is_none() && err.is_none() {
-            return status;
-        }
-        tokio::select! {
-            read = some(&mut out, &mut from_out) => match read {
-                0 => out = None,
-                n => tail.add(&from_out[..n]),
-            },
-            read = some(&mut err, &mut from_err) => match read {
-                0 => err = None,
-                n => tail.add(&from_err[..n]),
-            },
-            ended = child.wait(), if status.is_none() => match ended {
-                Ok(ended) => status = Some(ended),
-                Err(_) => return None,
-            },
-            () = sleep(DRAIN), if status.is_some() => return status,
-        }
-    }
-}
-
-/// The next bytes of a pipe; none at its end. Never, when there is no pipe.
-async fn some(pipe: &mut Option<impl AsyncRead + Unpin>, into: &mut [u8]) -> usize {
-    match pipe {
-        Some(pipe) => pipe.read(into).await.unwrap_or(0),
-        None => std::future::pending().await,
-    }
-}
-
-/// The command's process group, which ends with this.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        let id = child.id().and_then(|id| i32::try_from(id).ok());
-        Self(id.and_then(Pid::from_raw))
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.0 {
-            // Its leader has not been waited for, so the number is still its own.
-            let _ = kill_process_group(pid, signal);
-        }
-    }
-
-    /// Its leader has been waited for, and the number may be somebody else's.
-    fn disarm(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-    }
-}
-
-/// The end of what was said.
-#[derive(Debug, Default)]
-struct Tail(Vec<u8>);
-
-impl Tail {
-    fn add(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-        let cut = self.0.len().saturating_sub(KEPT);
-        self.0.drain(..cut);
-    }
-
-    /// On one line, without control characters.
-    fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.0);
-        let lines = text.lines().map(|line| {
-            let plain = |c: char| if c.is_control() { ' ' } else { c };
-            line.trim().chars().map(plain).collect::<String>()
-        });
-        let lines: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
-        lines.join("; ")
-    }
+/// For a step's line in an answer.
+fn on_one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim);
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    lines.join("; ")
 }
 
 #[cfg(test)]
@@ -343,37 +223,12 @@ mod tests {
         let sh = |text| ["sh", "-c", text];
         let failed = script(&sh("echo out; echo err >&2; exit 7"), LONG);
         let failed = failed.run(false).await.unwrap_err();
-        assert!(failed.starts_with("it ended with exit code 7"), "{failed}");
-        assert!(failed.contains("out") && failed.contains("err"), "{failed}");
+        let wanted = "it failed, exit status 7, and said: out; err";
+        assert_eq!(failed, wanted);
         let missing = script(&["/nonexistent/command"], LONG).run(false).await;
         assert!(missing.unwrap_err().contains("cannot start"));
-        let chatty = script(&sh("yes word | head -c 10000000; echo end"), LONG);
-        let chatty = chatty.run(false).await.unwrap();
-        assert!(chatty.ends_with("end") && chatty.len() < 2 * KEPT + 100);
-        // Somebody it started holds its output open.
-        let leaving = script(&sh("sleep 600 & echo gone; kill -0 $!; echo $!"), LONG);
-        let said = leaving.run(false).await.unwrap();
-        let pid: i32 = said.rsplit(' ').next().unwrap().parse().unwrap();
-        let pid = Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, Signal::KILL).unwrap();
-    }
-
-    #[tokio::test]
-    async fn its_whole_group_ends_with_its_time() {
-        let text = "sleep 600 & echo $!; trap '' TERM; wait";
-        let late = script(&["sh", "-c", text], Duration::from_millis(300));
+        let late = script(&sh("echo waiting; sleep 600"), Duration::from_millis(300));
         let said = late.run(false).await.unwrap_err();
-        assert!(said.starts_with("ended after 0.3 s"), "{said}");
-        let pid: i32 = said.rsplit(' ').next().unwrap().parse().unwrap();
-        let status = std::path::PathBuf::from(format!("/proc/{pid}/stat"));
-        for _ in 0..500 {
-            let state = std::fs::read_to_string(&status).unwrap_or_default();
-            // Gone, or a zombie that nobody waits for.
-            if state.is_empty() || state.contains(") Z ") {
-                return;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("{pid} is still there");
+        assert_eq!(said, "ended after 0.3 s, and said: waiting");
     }
 }

@@ -8,6 +8,8 @@ mod stage;
 mod apis;
 mod aws;
 mod conformance;
+mod etcd;
+mod locks;
 mod primary;
 mod tls;
 mod verify;

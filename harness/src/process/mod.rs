@@ -40,6 +40,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("pdns_server", "pdns-server pdns-backend-sqlite3"),
     ("sqlite3", "sqlite3"),
     ("unbound", "unbound"),
+    ("etcd", "etcd-server"),
     ("setpriv", "util-linux"),
     ("postgres", "postgresql"),
     ("initdb", "postgresql"),

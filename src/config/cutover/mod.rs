@@ -1,8 +1,10 @@
 //! `[cutover]`: the records, the regions they may lead to, and who keeps them.
 
 mod dns;
+mod lock;
 mod region;
 mod verify;
+mod word;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use crate::cutover::spec::{
 };
 use crate::dns::change::Change;
 use crate::dns::record::{Key, MAX_TTL};
+use crate::dns::spec::DnsSpec;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -46,21 +49,20 @@ pub fn read(root: &mut Table, services: &[Draft]) -> Option<CutoverSpec> {
     let hooks = hooks(&mut table);
     let fence = fence(&mut table);
     let promote = promote(&mut table, services);
-    table.not_yet("lock", "[cutover.lock]");
-    table.not_yet("notify", "[cutover.notify]");
-    table.not_yet("auto", "[cutover.auto]");
+    let first = records.iter().flatten().map(|(key, _)| key).next();
+    let about = lock::About {
+        dns: dns.as_ref(),
+        record: first,
+    };
+    let lock = lock::read(&mut table, &about);
+    let notify = word::notify(&mut table);
+    let auto = word::auto(&mut table, regions.as_deref(), limits.cooldown);
     let report = table.report();
     table.finish();
     let records = records?;
     duplicates(report, &records);
     let (dns, (verify, waits)) = (dns?, verify);
-    for (key, spot) in &records {
-        if !key.name.is_within(&dns.zone) {
-            let message = format!("`{}` does not lie in the zone {}", key.name, dns.zone);
-            let bad = Bad::new(message, "name a record of the zone in [cutover.dns]");
-            report.error(spot, bad);
-        }
-    }
+    outside(report, &records, &dns);
     let regions = regions?;
     let spec = CutoverSpec {
         state_dir: limits.state_dir,
@@ -84,9 +86,9 @@ pub fn read(root: &mut Table, services: &[Draft]) -> Option<CutoverSpec> {
         hooks,
         fence,
         promote,
-        lock: None,
-        notify: None,
-        auto: None,
+        lock,
+        notify,
+        auto,
     };
     every_region_fits(report, &spec, &regions);
     Some(spec)
@@ -147,6 +149,16 @@ fn duplicates(report: &Report, records: &[(Key, Spot)]) {
     for (at, (key, spot)) in records.iter().enumerate() {
         if records[..at].iter().any(|(before, _)| before == key) {
             let bad = Bad::new(format!("`{key}` is named twice"), "remove one");
+            report.error(spot, bad);
+        }
+    }
+}
+
+fn outside(report: &Report, records: &[(Key, Spot)], dns: &DnsSpec) {
+    for (key, spot) in records {
+        if !key.name.is_within(&dns.zone) {
+            let message = format!("`{}` does not lie in the zone {}", key.name, dns.zone);
+            let bad = Bad::new(message, "name a record of the zone in [cutover.dns]");
             report.error(spot, bad);
         }
     }

@@ -110,7 +110,8 @@ impl Token {
         let Some((scheme, token)) = value.split_at_checked(7) else {
             return false;
         };
-        scheme.eq_ignore_ascii_case(b"bearer ")
+        !token.is_empty()
+            && scheme.eq_ignore_ascii_case(b"bearer ")
             && hmac::verify(&self.key, token, self.tag.as_ref()).is_ok()
     }
 }
@@ -299,3 +300,6 @@ async fn bounded<T>(call: impl Future<Output = Result<T, String>>) -> Result<T, 
         .await
         .unwrap_or_else(late)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,10 @@
 //! A lock is held for a lease and renewed while the cutover runs. Each acquisition gets an epoch that
 //! is higher than every one before it, whoever acquired: whatever carries an older epoch is stale.
 
+pub mod dns;
+pub mod etcd;
 pub mod file;
+pub mod word;
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -11,8 +14,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use self::etcd::EtcdSpec;
 use super::BoxFuture;
-use crate::dns;
+use crate::dns::{DnsSpec, Env, Name};
 
 /// Who wants the lock, and what for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,12 +122,24 @@ pub trait Lock: Send + Sync {
 /// `[cutover] lock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LockSpec {
-    File { path: PathBuf },
+    /// A TXT record `name` in the zone of `dns`.
+    Dns {
+        dns: DnsSpec,
+        name: Name,
+        /// How far the clocks of a fleet may be apart.
+        margin: Duration,
+    },
+    Etcd(EtcdSpec),
+    File {
+        path: PathBuf,
+    },
 }
 
 impl LockSpec {
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::Dns { .. } => "dns",
+            Self::Etcd(_) => "etcd",
             Self::File { .. } => "file",
         }
     }
@@ -133,8 +149,12 @@ impl LockSpec {
 ///
 /// # Errors
 /// When there can be no such lock.
-pub fn lock(spec: &LockSpec, _env: &dns::Env) -> Result<Box<dyn Lock>, LockError> {
-    match spec {
-        LockSpec::File { path } => Ok(Box::new(file::FileLock::new(path.clone()))),
-    }
+pub fn lock(spec: &LockSpec, env: &Env) -> Result<Box<dyn Lock>, LockError> {
+    Ok(match spec {
+        LockSpec::Dns { dns, name, margin } => {
+            Box::new(self::dns::DnsLock::new(dns, name, *margin, env)?)
+        }
+        LockSpec::Etcd(spec) => Box::new(etcd::EtcdLock::new(spec, env)?),
+        LockSpec::File { path } => Box::new(file::FileLock::new(path.clone())),
+    })
 }

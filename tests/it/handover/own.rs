@@ -56,7 +56,7 @@ fn a_command_that_fails_or_hangs_or_lies_holds_nobody_up() {
             "echo no such luck >&2; exit 7",
             "",
             "step-failed",
-            "exit code 7, and said: no such luck",
+            "exit status 7, and said: no such luck",
         ),
         (
             "sleep 600",
