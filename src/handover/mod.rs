@@ -8,6 +8,7 @@
 //! - [`judge`] (pure): whether it may begin at all, and whom to hand over to
 //! - [`course`] (pure): which step comes next, what has to be put back, and when it is over
 //! - [`run`]: does what [`course`] says, one handover per service at a time
+//! - `promote`: a new primary when the former one is gone
 //! - [`quiet`]: when running requests are over
 //! - [`command`]: the operator's own command in place of ours
 //! - [`account`]: the answer's shape
@@ -45,6 +46,7 @@ pub mod account;
 pub mod command;
 pub mod course;
 pub mod judge;
+mod promote;
 pub mod quiet;
 pub mod run;
 

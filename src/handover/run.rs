@@ -13,7 +13,7 @@ use super::account::{Account, Around, Outcome};
 use super::course::{Course, Doing, Failure, Next, Restored};
 use super::judge::admit;
 use super::quiet::{Live, Quiet};
-use super::{Act, Ask, BoxFuture, Case, Ended, Handover, Old, Reason, Refused};
+use super::{Act, Ask, Case, Ended, Handover, Old, Reason, Refused};
 use crate::addr::Addr;
 use crate::clock::{Clock, Moment};
 use crate::events::{By, Entry, Events};
@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// For a step after the switch, and for putting one back.
 const AFTER_WITHIN: Duration = Duration::from_secs(15);
 /// While the switch is awaited, the monitor is told this often that there is something to see.
-const HINT: Duration = Duration::from_millis(50);
+pub(super) const HINT: Duration = Duration::from_millis(50);
 
 /// Names and meanings, for the text output and the documentation.
 pub const DESCRIBED: &[Described] = &[
@@ -102,7 +102,7 @@ impl Subject {
 
 /// All services', for whoever may ask: the admin socket, a regional cutover.
 pub struct Handovers {
-    clock: Clock,
+    pub(super) clock: Clock,
     events: Arc<Events>,
     supervisor: Supervisor,
     registry: Registry,
@@ -227,38 +227,6 @@ impl Handovers {
         Ok(Begun {
             answer,
             _cancel: cancel.drop_guard(),
-        })
-    }
-
-    /// Makes `to`, or whoever has most, the primary of a service whose former one is dead or fenced, and
-    /// waits until the monitor has proven it: what a regional cutover needs. What is primary already is
-    /// done. The account says how it ended; it is refused when the former primary still answers as one.
-    /// Dropping the future cancels it, and puts everything back.
-    pub fn promote(
-        self: &Arc<Self>,
-        subject: Subject,
-        to: Option<Addr>,
-        within: Duration,
-        by: By,
-    ) -> BoxFuture<'static, Account> {
-        let desk = self.clone();
-        Box::pin(async move {
-            let ask = Ask {
-                to,
-                timeout: within,
-                dry_run: false,
-                old: Old::Gone,
-            };
-            let service = subject.service.clone();
-            let now = subject.topology.load().primary_addr().cloned();
-            if let Some(now) = now.filter(|now| ask.to.as_ref().is_none_or(|to| to == now)) {
-                return Account::already(&service, &now);
-            }
-            let told = match desk.begin(subject, ask.clone(), by) {
-                Ok(begun) => begun.account().await,
-                Err(account) => Some(*account),
-            };
-            told.unwrap_or_else(|| ended(&service, &ask))
         })
     }
 

@@ -8,4 +8,6 @@ mod crash;
 mod fences;
 mod gates;
 mod moves;
+mod promote;
+mod providers;
 mod servers;

@@ -31,10 +31,21 @@ const NS2: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 pub const OLD: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 pub const NEW: [&str; 2] = ["192.0.2.20", "2001:db8::20"];
 
+/// What keeps the records.
+pub trait Primary {
+    fn addr(&self) -> SocketAddr;
+}
+
+impl Primary for Bind {
+    fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
 /// Everything but the sidecar. The servers first: they are dropped before the folder.
-pub struct Site {
+pub struct Site<P = Bind> {
     pub parent: Bind,
-    pub primary: Bind,
+    pub primary: P,
     pub secondary: Bind,
     pub unbound: Unbound,
     pub faults: Faults,
@@ -52,7 +63,6 @@ impl Site {
 
     /// A lazy secondary hears of no change.
     pub fn with(lines: &[&str], lazy: bool) -> Self {
-        let parent = Bind::parent([NS1, NS2], false, false).unwrap();
         let second = ports::free().unwrap();
         let options = Options {
             records: lines.iter().map(|line| (*line).to_owned()).collect(),
@@ -60,10 +70,19 @@ impl Site {
             ..Options::default()
         };
         let primary = Bind::primary(&options).unwrap();
-        let secondary = Bind::secondary(primary.addr, Some(second), lazy).unwrap();
-        let unbound = Unbound::start(parent.addr, &[primary.addr, second], 0).unwrap();
+        Self::around(primary, second, lazy, 0)
+    }
+}
+
+impl<P: Primary> Site<P> {
+    /// `primary` and a secondary at `second`. The resolver keeps every answer for `min_ttl` seconds.
+    pub fn around(primary: P, second: SocketAddr, lazy: bool, min_ttl: u32) -> Self {
+        let parent = Bind::parent([NS1, NS2], false, false).unwrap();
+        let first = primary.addr();
+        let secondary = Bind::secondary(first, Some(second), lazy).unwrap();
+        let unbound = Unbound::start(parent.addr, &[first, second], min_ttl).unwrap();
         let faults = Faults::default();
-        let relay = DnsRelay::start(primary.addr, faults.clone()).unwrap();
+        let relay = DnsRelay::start(first, faults.clone()).unwrap();
         let status = Arc::new(AtomicU16::new(200));
         let says = status.clone();
         let target = HttpServer::start(move |_| Response::empty(says.load(Ordering::SeqCst)));
@@ -96,7 +115,19 @@ impl Site {
 
     /// `[cutover]`, with everything in it that makes every gate pass.
     pub fn section(&self) -> String {
-        let (ns1, ns2) = (self.primary.addr, self.secondary.addr);
+        self.section_for(&format!(
+            r#"kind = "rfc2136"
+server = "{}"
+key_name = "{KEY_NAME}"
+key_file = "{}""#,
+            self.relay.addr,
+            self.dir.join("tsig.key").display(),
+        ))
+    }
+
+    /// The same with another provider: what `[cutover.dns]` says besides the zone.
+    pub fn section_for(&self, dns: &str) -> String {
+        let (ns1, ns2) = (self.primary.addr(), self.secondary.addr);
         format!(
             r#"[cutover]
 state_dir = "{state}"
@@ -114,11 +145,8 @@ A = ["{}"]
 AAAA = ["{}"]
 check = "{check}/healthz"
 [cutover.dns]
-kind = "rfc2136"
 zone = "{ZONE}"
-server = "{relay}"
-key_name = "{KEY_NAME}"
-key_file = "{key}"
+{dns}
 timeout = "5s"
 patience = "1s"
 [cutover.verify]
@@ -138,8 +166,6 @@ proof = ["true"]
             NEW[1],
             state = self.state_dir().display(),
             check = self.target.url(),
-            relay = self.relay.addr,
-            key = self.dir.join("tsig.key").display(),
             unbound = self.unbound.addr,
             com = self.parent.addr,
         )
@@ -151,13 +177,7 @@ proof = ["true"]
             .unwrap()
             .discover("kind", "static")
             .discover_all("nodes", &[self.target.addr]);
-        let mut config = Config::new()
-            .unwrap()
-            .line("region = \"rbx\"")
-            .service(service);
-        config.sections.push(section.to_owned());
-        let binary = Path::new(env!("CARGO_BIN_EXE_pilotfish"));
-        Sidecar::start(binary, config, Until::Healthy).unwrap()
+        sidecar_of(service, section)
     }
 
     /// As the primary and, where it does not lag, the secondary serve them.
@@ -169,21 +189,35 @@ proof = ["true"]
     }
 
     pub fn serial(&self) -> u32 {
-        query::serial(self.primary.addr, ZONE).unwrap().unwrap()
+        query::serial(self.primary.addr(), ZONE).unwrap().unwrap()
     }
 
     /// Somebody else, who goes past the relay.
     pub fn editor(&self) -> Editor {
-        Editor {
-            server: self.primary.addr,
-        }
+        Editor::new(ProviderSpec::Rfc2136(Rfc2136Spec {
+            server: self.primary.addr().to_string().parse().unwrap(),
+            key_name: KEY_NAME.to_owned(),
+            algorithm: TsigAlgorithm::HmacSha256,
+            key: Secret::new(KEY.to_owned()),
+        }))
     }
 }
 
+/// A sidecar of the target with this service.
+pub fn sidecar_of(service: Service, section: &str) -> Sidecar {
+    let mut config = Config::new()
+        .unwrap()
+        .line("region = \"rbx\"")
+        .service(service);
+    config.sections.push(section.to_owned());
+    let binary = Path::new(env!("CARGO_BIN_EXE_pilotfish"));
+    Sidecar::start(binary, config, Until::Healthy).unwrap()
+}
+
 /// Changes the same records.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Editor {
-    server: SocketAddr,
+    spec: DnsSpec,
 }
 
 pub fn both(values: [&str; 2], ttl: u64) -> Records {
@@ -195,38 +229,48 @@ pub fn both(values: [&str; 2], ttl: u64) -> Records {
 }
 
 impl Editor {
+    pub fn new(provider: ProviderSpec) -> Self {
+        let spec = DnsSpec {
+            zone: ZONE.parse().unwrap(),
+            provider,
+            patience: Patience::default(),
+        };
+        Self { spec }
+    }
+
+    /// What is there.
+    pub fn get(&self) -> Records {
+        runtime().block_on(seen(&*self.provider()))
+    }
+
     /// Whatever was there before.
     pub fn set(&self, to: &Records) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        runtime().block_on(async {
             let provider = self.provider();
-            let keys: Vec<_> = both(OLD, 2).into_keys().collect();
-            let seen = provider.read(&keys).await.unwrap();
-            let change = Change::new(&seen.records, to, "").unwrap();
+            let change = Change::new(&seen(&*provider).await, to, "").unwrap();
             provider.change(&change).await.unwrap();
         });
     }
 
     fn provider(&self) -> Box<dyn Provider> {
-        let spec = DnsSpec {
-            zone: ZONE.parse().unwrap(),
-            provider: ProviderSpec::Rfc2136(Rfc2136Spec {
-                server: self.server.to_string().parse().unwrap(),
-                key_name: KEY_NAME.to_owned(),
-                algorithm: TsigAlgorithm::HmacSha256,
-                key: Secret::new(KEY.to_owned()),
-            }),
-            patience: Patience::default(),
-        };
         let env = Env {
             clock: Clock::start(),
             resolver: Resolver::from_system(),
         };
-        dns::provider(&spec, &env).unwrap()
+        dns::provider(&self.spec, &env).unwrap()
     }
+}
+
+async fn seen(provider: &dyn Provider) -> Records {
+    let keys: Vec<_> = both(OLD, 2).into_keys().collect();
+    provider.read(&keys).await.unwrap().records
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// What a command said.

@@ -135,7 +135,8 @@ pub fn before_http(server: SocketAddr, faults: Faults) -> Result<HttpServer> {
     })
 }
 
-fn forward_http(server: SocketAddr, request: &Request) -> Result<Vec<u8>> {
+/// What `server` answers to `request`, as it stands.
+pub fn forward_http(server: SocketAddr, request: &Request) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).context("the server behind the relay")?;
     let (first, rest) = split_line(&request.raw);
     stream.write_all(first)?;

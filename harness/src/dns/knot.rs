@@ -21,7 +21,7 @@ pub struct Knot {
 
 impl Knot {
     /// A primary of [`ZONE`] whose key may change the addresses and the CNAME of [`NAME`], and nothing
-    /// else; `example.org` takes no updates. `secondary` is told about changes.
+    /// else; `viewer` may only ask; `example.org` takes no updates. `secondary` is told about changes.
     pub fn primary(records: &[&str], secondary: Option<SocketAddr>) -> Result<Self> {
         let dir = scratch::Dir::new()?;
         let addr = ports::free()?;
@@ -49,9 +49,10 @@ impl Knot {
              algorithm: hmac-sha256\n    secret: {KEY}\n\
              acl:\n  - id: change\n    key: {KEY_NAME}\n    action: update\n    update-owner: name\n    \
              update-owner-match: equal\n    update-owner-name: [{NAME}., {NOTE}.]\n    \
-             update-type: [A, AAAA, CNAME, TXT]\n  - id: copy\n    address: 127.0.0.1\n    \
+             update-type: [A, AAAA, CNAME, TXT]\n  - id: look\n    key: viewer\n    \
+             action: query\n  - id: copy\n    address: 127.0.0.1\n    \
              action: transfer\n{remote}\
-             zone:\n  - domain: {ZONE}\n    file: {path}/zone.db\n    acl: [change, copy]\n{notify}  \
+             zone:\n  - domain: {ZONE}\n    file: {path}/zone.db\n    acl: [change, look, copy]\n{notify}  \
              - domain: example.org\n    file: {path}/other.db\n"
         );
         let file = dir.join("knot.conf");

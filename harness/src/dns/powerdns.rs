@@ -25,7 +25,8 @@ pub struct PowerDns {
 }
 
 impl PowerDns {
-    /// A primary of [`ZONE`], with an API key and a key for updates.
+    /// A primary of [`ZONE`], with an API key and a key for updates; a second one, `viewer`, may do
+    /// nothing. Its serial grows with every change, so that secondaries hear of it.
     pub fn start(api_key: &str, records: &[&str]) -> Result<Self> {
         let dir = scratch::Dir::new()?;
         let (addr, api) = (ports::free()?, ports::free()?);
@@ -49,7 +50,10 @@ impl PowerDns {
         for words in [
             vec!["load-zone", ZONE, &zone_path],
             vec!["import-tsig-key", KEY_NAME, "hmac-sha256", KEY],
+            vec!["import-tsig-key", "viewer", "hmac-sha256", KEY],
             vec!["set-meta", ZONE, "TSIG-ALLOW-DNSUPDATE", KEY_NAME],
+            vec!["set-meta", ZONE, "SOA-EDIT-API", "INCREASE"],
+            vec!["set-meta", ZONE, "SOA-EDIT-DNSUPDATE", "INCREASE"],
         ] {
             let mut command = Command::new(find_program("pdnsutil")?);
             run(command.arg(format!("--config-dir={path}")).args(words))?;

@@ -209,7 +209,14 @@ fn stale(samples: &[Sample], wanted: &crate::dns::Records) -> Vec<String> {
                 let found_values = found.as_ref().map(RrSet::values);
                 let right = found_values == wanted.get(&sample.key).map(RrSet::values);
                 (!right).then(|| match found {
-                    Some(set) => format!("{} still has {set}", sample.resolver),
+                    // The TTL of a cached answer is what is left of it.
+                    Some(set) => format!(
+                        "{} still has {} {}, and keeps it for {} s more",
+                        sample.resolver,
+                        sample.key,
+                        set.texts().join(" "),
+                        set.ttl()
+                    ),
                     None => format!("{} has no {}", sample.resolver, sample.key),
                 })
             }

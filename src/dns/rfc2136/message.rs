@@ -121,7 +121,10 @@ pub fn refusal(code: ResponseCode, tsig: Option<TsigError>) -> Option<(Kind, Str
     };
     let (kind, why) = match (code, tsig) {
         (ResponseCode::NoError, None) => return None,
-        (_, Some(TsigError::BadKey)) => (Kind::BadCredentials, "the server does not know the key"),
+        (_, Some(TsigError::BadKey)) => (
+            Kind::BadCredentials,
+            "the server does not know the key, or has no rule for it",
+        ),
         (_, Some(TsigError::BadSig)) => (Kind::BadCredentials, "the key's secret is another one"),
         (_, Some(TsigError::BadTime)) => (
             Kind::BadCredentials,
