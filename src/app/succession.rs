@@ -68,7 +68,11 @@ impl App {
         if self.successions.under_way() {
             return warn!("SIGUSR2: a takeover is under way already");
         }
-        if self.controls.handovers.under_way() || !self.controls.freeze.freeze() {
+        let cutover = self.controls.cutover.as_ref();
+        // It would end in the middle, with this process.
+        let moving = cutover.is_some_and(|desk| desk.running().is_some());
+        let busy = moving || self.controls.handovers.under_way();
+        if busy || !self.controls.freeze.freeze() {
             return self.stay(&TakeoverError::Busy);
         }
         let program = &self.successions.program;

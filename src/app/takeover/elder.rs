@@ -34,7 +34,7 @@ pub enum TakeoverError {
     NotServing,
     #[error("the new process made no sense: {0}")]
     Line(#[from] io::Error),
-    #[error("an operator's command is under way; try again when it is done")]
+    #[error("an operator's command or a cutover is under way; try again when it is done")]
     Busy,
 }
 
