@@ -6,6 +6,8 @@ mod stage;
 
 mod crash;
 mod fences;
+mod fleet;
 mod gates;
+mod lock;
 mod moves;
 mod servers;

@@ -11,7 +11,7 @@ use pilotfish::clock::Clock;
 use pilotfish::dns::record::records;
 use pilotfish::dns::spec::{Rfc2136Spec, TsigAlgorithm};
 use pilotfish::dns::{
-    self, Change, DnsSpec, Env, Patience, Provider, ProviderSpec, Records, RrSet,
+    self, Change, DnsSpec, Env, Key, Patience, Provider, ProviderSpec, Records, RrSet,
 };
 use pilotfish::net::resolve::Resolver;
 use pilotfish::secret::Secret;
@@ -20,7 +20,8 @@ use pilotfish_harness::dns::faults::{DnsRelay, Faults};
 use pilotfish_harness::dns::http::{HttpServer, Response};
 use pilotfish_harness::dns::query::{self, Type};
 use pilotfish_harness::dns::unbound::Unbound;
-use pilotfish_harness::dns::{KEY, KEY_NAME, NAME, ZONE};
+use pilotfish_harness::dns::{KEY, KEY_NAME, NAME, NOTE, ZONE};
+use pilotfish_harness::etcd::Etcd;
 use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
 use pilotfish_harness::{ports, scratch};
 
@@ -145,8 +146,35 @@ proof = ["true"]
         )
     }
 
+    /// A hook that lets a run wait, with its gates passed and its lock held, until [`Site::go`].
+    pub fn barrier(&self) -> String {
+        let go = self.dir.join("go");
+        format!(
+            "[[cutover.hook]]\nwhen = \"before-apply\"\ncommand = [\"sh\", \"-c\", \"while ! test -e {}; do sleep 0.05; done\"]\n",
+            go.display()
+        )
+    }
+
+    pub fn go(&self) {
+        std::fs::write(self.dir.join("go"), "").unwrap();
+    }
+
+    /// `[cutover.lock]` of this kind: in the zone, in this etcd, or in a file that all share.
+    pub fn lock(&self, etcd: Option<&Etcd>, kind: &str) -> String {
+        let rest = match (kind, etcd) {
+            ("etcd", Some(etcd)) => format!("endpoints = {:?}", etcd.urls()),
+            ("dns", _) => format!("name = \"{NOTE}\""),
+            _ => format!("path = \"{}\"", self.dir.join("lock").display()),
+        };
+        format!("[cutover.lock]\nkind = \"{kind}\"\n{rest}\n")
+    }
+
     /// A sidecar of the target, whose one service is proven.
     pub fn sidecar(&self, section: &str) -> Sidecar {
+        self.sidecar_until(section, Until::Healthy)
+    }
+
+    pub fn sidecar_until(&self, section: &str, until: Until) -> Sidecar {
         let service = Service::new("db", "tcp")
             .unwrap()
             .discover("kind", "static")
@@ -154,10 +182,11 @@ proof = ["true"]
         let mut config = Config::new()
             .unwrap()
             .line("region = \"rbx\"")
+            .line("workers = 1")
             .service(service);
         config.sections.push(section.to_owned());
         let binary = Path::new(env!("CARGO_BIN_EXE_pilotfish"));
-        Sidecar::start(binary, config, Until::Healthy).unwrap()
+        Sidecar::start(binary, config, until).unwrap()
     }
 
     /// As the primary and, where it does not lag, the secondary serve them.
@@ -197,13 +226,23 @@ pub fn both(values: [&str; 2], ttl: u64) -> Records {
 impl Editor {
     /// Whatever was there before.
     pub fn set(&self, to: &Records) {
+        self.put(both(OLD, 2).into_keys().collect(), to);
+    }
+
+    /// A TXT record.
+    pub fn text(&self, name: &str, text: &str) {
+        let key: Key = format!("{name} TXT").parse().unwrap();
+        let to = records([RrSet::parse(&key, 0, [text]).unwrap()]);
+        self.put(vec![key], &to);
+    }
+
+    fn put(&self, keys: Vec<Key>, to: &Records) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async {
             let provider = self.provider();
-            let keys: Vec<_> = both(OLD, 2).into_keys().collect();
             let seen = provider.read(&keys).await.unwrap();
             let change = Change::new(&seen.records, to, "").unwrap();
             provider.change(&change).await.unwrap();
@@ -238,7 +277,7 @@ pub struct Said {
 }
 
 impl Said {
-    fn of(output: &Output) -> Self {
+    pub fn of(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
