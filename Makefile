@@ -13,7 +13,7 @@ RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 .PHONY: help demo test lint audit bench deb fuzz fmt
 
 help:
-	@echo 'make demo   a Redis master dies, freezes and is moved, a Galera writer too, and the shop goes on'
+	@echo 'make demo   a Redis master dies, freezes and is moved, a Galera writer too, a site changes its region, and the shop goes on'
 	@echo 'make test   all tests, against real servers'
 	@echo 'make lint   formatting, clippy, licences and duplicates'
 	@echo 'make bench  throughput, processor time and memory next to HAProxy'
@@ -21,7 +21,7 @@ help:
 	@echo 'make fuzz   every parser, a minute each (needs a nightly toolchain and cargo-fuzz)'
 	@echo 'make audit  known vulnerabilities in dependencies (needs the network)'
 
-# DEMO_ARGS=--haproxy runs HAProxy's usual recipe beside it.
+# DEMO_ARGS=--haproxy runs HAProxy's usual recipe beside it; --act=7 plays one act alone.
 demo:
 	scripts/install-packages demo
 	$(if $(findstring --haproxy,$(DEMO_ARGS)),scripts/install-packages bench)

@@ -130,6 +130,9 @@ fn go_on(site: &Site, sidecar: &Sidecar, verb: &str, before: &[String]) {
     if !over {
         let blocked = sidecar.admin("POST", "/v1/region/cutover", "{\"to\": \"rbx\"}");
         assert_eq!(blocked.unwrap().status, 409, "{before:?}");
+        // Also where the records lead there already.
+        let other = region(sidecar, &["cutover", "--to", "rbx", "--yes"]);
+        assert_eq!(other.code, 3, "{before:?} {other:?}");
     }
     let said = region(sidecar, &args);
     let wanted = if over || verb == "resume" { NEW } else { OLD };

@@ -1,7 +1,8 @@
 //! Two regions, the servers that answer for them, and a sidecar that may move the site.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,35 +16,29 @@ use pilotfish::dns::{
 };
 use pilotfish::net::resolve::Resolver;
 use pilotfish::secret::Secret;
-use pilotfish_harness::dns::bind::{Bind, Options};
-use pilotfish_harness::dns::faults::{DnsRelay, Faults};
 use pilotfish_harness::dns::http::{HttpServer, Response};
-use pilotfish_harness::dns::query::{self, Type};
-use pilotfish_harness::dns::unbound::Unbound;
-use pilotfish_harness::dns::{KEY, KEY_NAME, NAME, NOTE, ZONE};
+use pilotfish_harness::dns::{KEY, KEY_NAME, NAME, NOTE, ZONE, site};
 use pilotfish_harness::etcd::Etcd;
 use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
-use pilotfish_harness::{ports, scratch};
 
 pub const LONG: Duration = Duration::from_secs(60);
-const NS1: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-const NS2: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-pub const OLD: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
-pub const NEW: [&str; 2] = ["192.0.2.20", "2001:db8::20"];
+pub use site::{GRA as OLD, RBX as NEW};
 
-/// Everything but the sidecar. The servers first: they are dropped before the folder.
+/// The servers, and the region that may take over.
 pub struct Site {
-    pub parent: Bind,
-    pub primary: Bind,
-    pub secondary: Bind,
-    pub unbound: Unbound,
-    pub faults: Faults,
-    pub relay: DnsRelay,
+    servers: site::Site,
     /// What the target answers to its check.
     pub target: HttpServer,
     status: Arc<AtomicU16>,
-    pub dir: scratch::Dir,
+}
+
+impl Deref for Site {
+    type Target = site::Site;
+
+    fn deref(&self) -> &site::Site {
+        &self.servers
+    }
 }
 
 impl Site {
@@ -53,33 +48,14 @@ impl Site {
 
     /// A lazy secondary hears of no change.
     pub fn with(lines: &[&str], lazy: bool) -> Self {
-        let parent = Bind::parent([NS1, NS2], false, false).unwrap();
-        let second = ports::free().unwrap();
-        let options = Options {
-            records: lines.iter().map(|line| (*line).to_owned()).collect(),
-            notify: if lazy { Vec::new() } else { vec![second] },
-            ..Options::default()
-        };
-        let primary = Bind::primary(&options).unwrap();
-        let secondary = Bind::secondary(primary.addr, Some(second), lazy).unwrap();
-        let unbound = Unbound::start(parent.addr, &[primary.addr, second], 0).unwrap();
-        let faults = Faults::default();
-        let relay = DnsRelay::start(primary.addr, faults.clone()).unwrap();
+        let servers = site::Site::start(lines, lazy).unwrap();
         let status = Arc::new(AtomicU16::new(200));
         let says = status.clone();
         let target = HttpServer::start(move |_| Response::empty(says.load(Ordering::SeqCst)));
-        let dir = scratch::Dir::new().unwrap();
-        std::fs::write(dir.join("tsig.key"), KEY).unwrap();
         Self {
-            parent,
-            primary,
-            secondary,
-            unbound,
-            faults,
-            relay,
+            servers,
             target: target.unwrap(),
             status,
-            dir,
         }
     }
 
@@ -87,63 +63,10 @@ impl Site {
         self.status.store(status, Ordering::SeqCst);
     }
 
-    pub fn state_dir(&self) -> PathBuf {
-        self.dir.join("state")
-    }
-
-    pub fn journal(&self) -> PathBuf {
-        self.state_dir().join("cutover.journal")
-    }
-
     /// `[cutover]`, with everything in it that makes every gate pass.
     pub fn section(&self) -> String {
-        let (ns1, ns2) = (self.primary.addr, self.secondary.addr);
-        format!(
-            r#"[cutover]
-state_dir = "{state}"
-record = ["{NAME} A", "{NAME} AAAA"]
-ttl = 2
-cooldown = "0s"
-soak = "0s"
-[[cutover.region]]
-name = "gra"
-A = ["{}"]
-AAAA = ["{}"]
-[[cutover.region]]
-name = "rbx"
-A = ["{}"]
-AAAA = ["{}"]
-check = "{check}/healthz"
-[cutover.dns]
-kind = "rfc2136"
-zone = "{ZONE}"
-server = "{relay}"
-key_name = "{KEY_NAME}"
-key_file = "{key}"
-timeout = "5s"
-patience = "1s"
-[cutover.verify]
-resolvers = ["{unbound}"]
-address_map = {{ "127.0.0.1" = "{com}", "{NS1}" = "{ns1}", "{NS2}" = "{ns2}" }}
-matches = 2
-pause = "50ms"
-question = "2500ms"
-deployed_within = "5s"
-served_within = "20s"
-[cutover.fence]
-proof = ["true"]
-"#,
-            OLD[0],
-            OLD[1],
-            NEW[0],
-            NEW[1],
-            state = self.state_dir().display(),
-            check = self.target.url(),
-            relay = self.relay.addr,
-            key = self.dir.join("tsig.key").display(),
-            unbound = self.unbound.addr,
-            com = self.parent.addr,
-        )
+        let check = format!("{}/healthz", self.target.url());
+        self.servers.section([None, Some(&check)])
     }
 
     /// A hook that lets a run wait, with its gates passed and its lock held, until [`Site::go`].
@@ -191,14 +114,11 @@ proof = ["true"]
 
     /// As the primary and, where it does not lag, the secondary serve them.
     pub fn served(&self, server: SocketAddr) -> [Vec<String>; 2] {
-        [Type::A, Type::Aaaa].map(|rtype| {
-            let reply = query::ask(server, NAME, rtype, false).unwrap();
-            reply.records.into_iter().map(|(_, value)| value).collect()
-        })
+        self.servers.served(server).unwrap()
     }
 
     pub fn serial(&self) -> u32 {
-        query::serial(self.primary.addr, ZONE).unwrap().unwrap()
+        self.servers.serial().unwrap()
     }
 
     /// Somebody else, who goes past the relay.

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use pilotfish_harness::{demo, scratch, sidecar};
 
-const USAGE: &str = "usage: PILOTFISH_BIN=target/release/pilotfish demo [--haproxy]";
+const USAGE: &str = "usage: PILOTFISH_BIN=target/release/pilotfish demo [--haproxy] [--act=NUMBER]";
 
 fn main() -> Result<ExitCode> {
     let mut options = demo::Options::default();
@@ -15,6 +15,10 @@ fn main() -> Result<ExitCode> {
             "--help" | "-h" => {
                 println!("{USAGE}");
                 return Ok(ExitCode::SUCCESS);
+            }
+            other if other.starts_with("--act=") => {
+                let number = other.trim_start_matches("--act=");
+                options.only = Some(number.parse().context("--act=NUMBER")?);
             }
             other => bail!("unknown argument {other}; {USAGE}"),
         }

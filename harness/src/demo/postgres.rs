@@ -1,4 +1,4 @@
-//! The third act: a PostgreSQL primary is killed, its standby promoted, and the old one started again as it
+//! The third part: a PostgreSQL primary is killed, its standby promoted, and the old one started again as it
 //! was.
 
 use std::path::Path;
@@ -17,9 +17,9 @@ const SERVICE: &str = "shop";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Plays and tells it; `true` when every guarantee held.
-pub(super) fn perform(binary: &Path, number: usize) -> Result<bool> {
+pub(super) fn perform(binary: &Path, (number, of): (usize, usize)) -> Result<bool> {
     println!(
-        "\n== {number} of {number}: PostgreSQL: the primary is killed, and returns as it was ==\n"
+        "\n== {number} of {of}: PostgreSQL: the primary is killed, and returns as it was ==\n"
     );
     println!("A primary and a streaming standby. Rows are inserted without a break:");
     println!("  php   a connection per row, 2 at once, over the Unix socket");

@@ -4,7 +4,9 @@
 //! - [`moto`]: Route 53 as PyPI plays it; [`fake`]: stand-ins for the others
 //! - [`unbound`]: a resolver, hostile where a test wants it so
 //! - [`faults`]: a relay that plays what goes wrong before any of them; [`http`]: what stand-ins are made of
-//! - [`query`]: a small blocking DNS client, to see what is served without asking the code under test
+//! - [`query`]: a small blocking DNS client, to see what is served without asking the code under test;
+//!   [`watch`] asks without a break
+//! - [`site`]: all of them together, for a site in two regions
 
 pub mod bind;
 pub mod fake;
@@ -14,7 +16,9 @@ pub mod knot;
 pub mod moto;
 pub mod powerdns;
 pub mod query;
+pub mod site;
 pub mod unbound;
+pub mod watch;
 
 use std::fmt::Write as _;
 

@@ -44,6 +44,12 @@ pub fn ask(server: SocketAddr, name: &str, rtype: Type, recurse: bool) -> Result
     read(&answer, rtype)
 }
 
+/// The values alone.
+pub fn values(server: SocketAddr, name: &str, rtype: Type, recurse: bool) -> Result<Vec<String>> {
+    let records = ask(server, name, rtype, recurse)?.records;
+    Ok(records.into_iter().map(|(_, value)| value).collect())
+}
+
 /// The serial that `server` answers for `zone` with authority; `None` while it has none.
 pub fn serial(server: SocketAddr, zone: &str) -> Result<Option<u32>> {
     let reply = ask(server, zone, Type::Soa, false)?;

@@ -178,7 +178,9 @@ fn carry_out(socket: &Path, wish: Move, how: &HowArgs) -> ExitCode {
         Ok(preview) => preview,
         Err(code) => return code,
     };
-    if preview.idle {
+    // What is unfinished may have led them there, and may yet lead them back.
+    let unfinished = preview.stopped_by.iter().any(|gate| gate == "lock");
+    if preview.idle && !unfinished {
         return ExitCode::Done;
     }
     if !preview.stopped_by.is_empty() {

@@ -174,9 +174,7 @@ impl Job<'_> {
     async fn signatures(&self, keys: &[Key]) -> Option<String> {
         let key = keys.first()?;
         match self.tools.verifier.validate(key).await {
-            Signed::Bogus(why) => Some(format!(
-                "{key} is signed, and the signatures do not hold: {why}"
-            )),
+            Signed::Bogus(why) => Some(format!("resolvers that validate may refuse {key}: {why}")),
             Signed::Secure | Signed::Unsigned | Signed::Unknown(_) => None,
         }
     }
