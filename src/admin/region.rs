@@ -139,7 +139,17 @@ impl Move {
 pub async fn answer(controls: &Arc<Controls>, region: Region, by: By) -> Answer {
     let answered = match &controls.cutover {
         None => Err(Refusal::NotConfigured),
-        Some(desk) => carried_out(desk, region, by).await,
+        Some(desk) => {
+            // Until it has begun: from then on the desk says that it runs.
+            let at_work = match region {
+                Region::Status | Region::History | Region::Plan(_) => Ok(None),
+                _ => controls.freeze.begin().map(Some).ok_or(Refusal::TakenOver),
+            };
+            match at_work {
+                Ok(_at_work) => carried_out(desk, region, by).await,
+                Err(refusal) => Err(refusal),
+            }
+        }
     };
     answered.unwrap_or_else(|refusal| {
         let code = match refusal.class() {

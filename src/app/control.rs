@@ -1,4 +1,4 @@
-//! Health, metrics and admin: on the control thread, with listeners of their own.
+//! Health, metrics, admin and Alertmanager's wishes: on the control thread, with listeners of their own.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use crate::addr::Addr;
 use crate::admin::controls::Controls;
 use crate::admin::server::Admin;
 use crate::config::Config;
+use crate::cutover::auto::serve::Receiver;
 use crate::net::inherit::Inherited;
 use crate::net::listen::{Bound, ListenError, Listener, open_control};
 use crate::supervise::Supervisor;
@@ -19,6 +20,7 @@ use crate::telemetry::{agent, http};
 enum Counter {
     Http(Listener),
     Agent(Listener),
+    Alertmanager(Arc<Receiver>, Listener),
     Admin(Admin),
 }
 
@@ -32,13 +34,14 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Binds what is not open already.
+    /// Binds what is not open already. `receiver` is there exactly when the config wants it.
     ///
     /// # Errors
     /// When an address cannot be had.
     pub fn bind(
         config: &Config,
         inherited: &mut Inherited,
+        receiver: Option<Arc<Receiver>>,
         stop: CancellationToken,
     ) -> Result<Self, ListenError> {
         let (mut counters, mut all) = (Vec::new(), Vec::new());
@@ -52,6 +55,13 @@ impl Counters {
             let (bound, listener) = open_control(&Addr::Ip(addr), 0, inherited)?;
             info!(event = "listening", agent = %addr, "listening");
             counters.push(Counter::Agent(listener));
+            all.push(bound);
+        }
+        let auto = config.cutover.as_ref().and_then(|spec| spec.auto.as_ref());
+        if let Some((auto, receiver)) = auto.zip(receiver) {
+            let (bound, listener) = open_control(&Addr::Ip(auto.listen), 0, inherited)?;
+            info!(event = "listening", alertmanager = %auto.listen, "listening");
+            counters.push(Counter::Alertmanager(receiver, listener));
             all.push(bound);
         }
         let spec = &config.admin;
@@ -80,6 +90,9 @@ impl Counters {
                 }
                 Counter::Agent(listener) => {
                     supervisor.spawn("agent", agent::serve(listener, surface.clone(), stop));
+                }
+                Counter::Alertmanager(receiver, listener) => {
+                    supervisor.spawn("cutover-auto", receiver.serve(listener, stop));
                 }
                 Counter::Admin(admin) => {
                     supervisor.spawn("admin", admin.serve(controls.clone(), stop));

@@ -12,8 +12,8 @@ use crate::admin::command::Command;
 use crate::admin::controls::Controls;
 use crate::admin::status::{ServiceStatus, Status, status};
 use crate::cutover::BoxFuture;
+use crate::cutover::auto::Starter;
 use crate::cutover::auto::serve::{Means, Receiver};
-use crate::cutover::auto::{AutoSpec, Starter};
 use crate::cutover::desk::{Desk, Wish};
 use crate::cutover::feed::Feed;
 use crate::cutover::gate::judge::ServiceFact;
@@ -28,14 +28,13 @@ use crate::dns::{self, Env};
 use crate::events::By;
 use crate::gate::HoldReason;
 use crate::handover::account::Outcome;
-use crate::net::listen::{Bound, control_listener};
 use crate::telemetry::surface::Surface;
 
 /// What there is of the cutover in this process.
 pub(super) struct Opened {
     pub desk: Arc<Desk>,
-    /// Alertmanager's, where it may ask.
-    pub bound: Option<Bound>,
+    /// Alertmanager's, where it may ask. It listens with the other counters.
+    pub receiver: Option<Arc<Receiver>>,
     here: Arc<Here>,
 }
 
@@ -50,7 +49,7 @@ impl Opened {
 /// Makes the desk, and lets it work.
 ///
 /// # Errors
-/// When the config names files that cannot be used, or an address that cannot be had.
+/// When the config names files that cannot be used, or the system has no random numbers.
 pub(super) fn open(
     spec: &CutoverSpec,
     common: &Common,
@@ -91,25 +90,24 @@ pub(super) fn open(
     // A run that panics is like a crash: health and data go on, and a restart shows where it stood.
     common.supervisor.spawn("cutover", desk.clone().work(works));
     let auto = spec.auto.as_ref();
-    let bound = auto.map(|auto| listen(auto, common, &desk)).transpose()?;
-    Ok(Opened { desk, bound, here })
-}
-
-fn listen(auto: &AutoSpec, common: &Common, desk: &Arc<Desk>) -> Result<Bound, AppError> {
-    let means = Means {
-        clock: common.clock,
-        events: common.events.clone(),
-        registry: common.registry.clone(),
-        starter: Arc::new(Hand(desk.clone())),
-    };
-    let receiver = Receiver::new(auto, means);
-    let receiver = receiver.map_err(|error| AppError::Cutover(error.to_string()))?;
-    let (bound, listener) = control_listener(&Addr::Ip(auto.listen), 0)?;
-    tracing::info!(event = "listening", alertmanager = %auto.listen, "listening");
-    let stop = common.supervisor.stop().clone();
-    let serving = receiver.serve(listener, stop);
-    common.supervisor.spawn("cutover-auto", serving);
-    Ok(bound)
+    let receiver = auto.map(|auto| {
+        let hand = Hand(desk.clone(), here.clone());
+        let means = Means {
+            clock: common.clock,
+            events: common.events.clone(),
+            registry: common.registry.clone(),
+            starter: Arc::new(hand),
+        };
+        Receiver::new(auto, means)
+    });
+    let receiver = receiver
+        .transpose()
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(Opened {
+        desk,
+        receiver,
+        here,
+    })
 }
 
 /// The name servers that this host asks; none where that cannot be read.
@@ -233,7 +231,7 @@ fn fact(service: &ServiceStatus) -> ServiceFact {
 }
 
 /// What Alertmanager's wishes go through: the same desk as an operator's, without overrides.
-struct Hand(Arc<Desk>);
+struct Hand(Arc<Desk>, Arc<Here>);
 
 impl Starter for Hand {
     fn serving<'a>(&'a self) -> BoxFuture<'a, Result<String, String>> {
@@ -259,6 +257,11 @@ impl Starter for Hand {
             digest: None,
         };
         Box::pin(async move {
+            let controls = self.1.controls.get().and_then(Weak::upgrade);
+            let controls = controls.ok_or("it shuts down")?;
+            // A run that begins in a process that is about to end would be cut short.
+            let at_work = controls.freeze.begin();
+            at_work.as_ref().ok_or("another process takes over")?;
             let started = self.0.start(wish, None).await;
             started.map(|_| ()).map_err(|error| error.to_string())
         })

@@ -41,7 +41,7 @@ use crate::gate::HoldReason;
 use crate::handover::run::Handovers;
 use crate::net::fds;
 use crate::net::inherit::Inherited;
-use crate::net::listen::{Bound, ListenError};
+use crate::net::listen::ListenError;
 use crate::net::resolve::Resolver;
 use crate::net::tls::TlsError;
 use crate::proto::WireError;
@@ -151,8 +151,6 @@ struct App {
     controls: Arc<Controls>,
     reloads: mpsc::Receiver<ReloadWish>,
     counters: Counters,
-    /// Where Alertmanager may ask for a cutover.
-    _alertmanager: Option<Bound>,
     manager: Arc<Manager>,
     successions: Successions,
     /// What was open already and is not in the config; closed when this process serves.
@@ -191,10 +189,11 @@ impl App {
         if let Some(opened) = &cutover {
             opened.connect(&controls);
         }
+        let receiver = cutover.and_then(|opened| opened.receiver);
         let mut unwanted = inherited;
         let stop = common.supervisor.stop().child_token();
         let mut app = Self {
-            counters: Counters::bind(&config, &mut unwanted, stop)?,
+            counters: Counters::bind(&config, &mut unwanted, receiver, stop)?,
             path,
             config,
             common,
@@ -203,7 +202,6 @@ impl App {
             surface,
             controls,
             reloads,
-            _alertmanager: cutover.and_then(|opened| opened.bound),
             manager: Manager::from_environment(),
             successions: Successions::new(),
             unwanted,

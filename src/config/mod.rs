@@ -118,7 +118,7 @@ fn config<'a>(mut root: Table<'a>, report: &'a Report<'a>) -> Option<Config> {
     for item in root.need_items("service", help).unwrap_or_default() {
         drafts.extend(root.element(&item, "service").map(service::read));
     }
-    let cutover = cutover::read(&mut root, &drafts);
+    let cutover = cutover::read(&mut root, &drafts, &mut listeners);
     root.finish();
     cross::check(&drafts, &listeners, report);
     let services: Option<Vec<ServiceSpec>> = drafts

@@ -47,6 +47,8 @@ pub enum Refusal {
     Journal(#[from] JournalError),
     #[error("it shuts down")]
     ShutsDown,
+    #[error("another process takes over; try again when it has")]
+    TakenOver,
 }
 
 /// How a refusal is told to a program.
@@ -66,7 +68,8 @@ impl Refusal {
             Self::Override(OverrideError::NoReason) | Self::Plan(PlanError::NoRegion(..)) => {
                 Class::Usage
             }
-            Self::Busy(_) | Self::Unfinished(_) | Self::Nothing | Self::Over => Class::Rule,
+            Self::Busy(_) | Self::Unfinished(_) | Self::Nothing => Class::Rule,
+            Self::Over | Self::TakenOver => Class::Rule,
             Self::Override(_) | Self::Plan(_) | Self::Lock(_) => Class::Rule,
             Self::Journal(JournalError::Busy(_)) => Class::Rule,
             Self::Dns(_) | Self::Journal(_) | Self::ShutsDown => Class::Failed,

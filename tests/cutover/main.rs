@@ -6,7 +6,9 @@ mod stage;
 
 mod crash;
 mod fences;
+mod fleet;
 mod gates;
+mod lock;
 mod moves;
 mod promote;
 mod providers;

@@ -26,18 +26,6 @@ const API_KEY: &str = "api-key-that-nobody-may-see";
 const MOVE: [&str; 4] = ["cutover", "--to", "rbx", "--yes"];
 const THEIRS: [&str; 2] = ["192.0.2.99", "2001:db8::99"];
 
-impl Primary for Knot {
-    fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-}
-
-impl Primary for PowerDns {
-    fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-}
-
 fn knot() -> Site<Knot> {
     let second = ports::free().unwrap();
     let primary = Knot::primary(&LINES, Some(second)).unwrap();

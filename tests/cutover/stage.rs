@@ -1,7 +1,8 @@
 //! Two regions, the servers that answer for them, and a sidecar that may move the site.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,49 +12,34 @@ use pilotfish::clock::Clock;
 use pilotfish::dns::record::records;
 use pilotfish::dns::spec::{Rfc2136Spec, TsigAlgorithm};
 use pilotfish::dns::{
-    self, Change, DnsSpec, Env, Patience, Provider, ProviderSpec, Records, RrSet,
+    self, Change, DnsSpec, Env, Key, Patience, Provider, ProviderSpec, Records, RrSet,
 };
 use pilotfish::net::resolve::Resolver;
 use pilotfish::secret::Secret;
-use pilotfish_harness::dns::bind::{Bind, Options};
-use pilotfish_harness::dns::faults::{DnsRelay, Faults};
+use pilotfish_harness::dns::bind::Bind;
 use pilotfish_harness::dns::http::{HttpServer, Response};
-use pilotfish_harness::dns::query::{self, Type};
-use pilotfish_harness::dns::unbound::Unbound;
-use pilotfish_harness::dns::{KEY, KEY_NAME, NAME, ZONE};
+use pilotfish_harness::dns::{KEY, KEY_NAME, NAME, NOTE, ZONE, site};
+use pilotfish_harness::etcd::Etcd;
 use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
-use pilotfish_harness::{ports, scratch};
 
 pub const LONG: Duration = Duration::from_secs(60);
-const NS1: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-const NS2: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-pub const OLD: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
-pub const NEW: [&str; 2] = ["192.0.2.20", "2001:db8::20"];
+pub use site::{GRA as OLD, Primary, RBX as NEW};
 
-/// What keeps the records.
-pub trait Primary {
-    fn addr(&self) -> SocketAddr;
-}
-
-impl Primary for Bind {
-    fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-}
-
-/// Everything but the sidecar. The servers first: they are dropped before the folder.
+/// The servers, and the region that may take over.
 pub struct Site<P = Bind> {
-    pub parent: Bind,
-    pub primary: P,
-    pub secondary: Bind,
-    pub unbound: Unbound,
-    pub faults: Faults,
-    pub relay: DnsRelay,
+    servers: site::Site<P>,
     /// What the target answers to its check.
     pub target: HttpServer,
     status: Arc<AtomicU16>,
-    pub dir: scratch::Dir,
+}
+
+impl<P> Deref for Site<P> {
+    type Target = site::Site<P>;
+
+    fn deref(&self) -> &site::Site<P> {
+        &self.servers
+    }
 }
 
 impl Site {
@@ -63,41 +49,24 @@ impl Site {
 
     /// A lazy secondary hears of no change.
     pub fn with(lines: &[&str], lazy: bool) -> Self {
-        let second = ports::free().unwrap();
-        let options = Options {
-            records: lines.iter().map(|line| (*line).to_owned()).collect(),
-            notify: if lazy { Vec::new() } else { vec![second] },
-            ..Options::default()
-        };
-        let primary = Bind::primary(&options).unwrap();
-        Self::around(primary, second, lazy, 0)
+        Self::of(site::Site::start(lines, lazy).unwrap())
     }
 }
 
 impl<P: Primary> Site<P> {
     /// `primary` and a secondary at `second`. The resolver keeps every answer for `min_ttl` seconds.
     pub fn around(primary: P, second: SocketAddr, lazy: bool, min_ttl: u32) -> Self {
-        let parent = Bind::parent([NS1, NS2], false, false).unwrap();
-        let first = primary.addr();
-        let secondary = Bind::secondary(first, Some(second), lazy).unwrap();
-        let unbound = Unbound::start(parent.addr, &[first, second], min_ttl).unwrap();
-        let faults = Faults::default();
-        let relay = DnsRelay::start(first, faults.clone()).unwrap();
+        Self::of(site::Site::around(primary, second, lazy, min_ttl).unwrap())
+    }
+
+    fn of(servers: site::Site<P>) -> Self {
         let status = Arc::new(AtomicU16::new(200));
         let says = status.clone();
         let target = HttpServer::start(move |_| Response::empty(says.load(Ordering::SeqCst)));
-        let dir = scratch::Dir::new().unwrap();
-        std::fs::write(dir.join("tsig.key"), KEY).unwrap();
         Self {
-            parent,
-            primary,
-            secondary,
-            unbound,
-            faults,
-            relay,
+            servers,
             target: target.unwrap(),
             status,
-            dir,
         }
     }
 
@@ -105,91 +74,61 @@ impl<P: Primary> Site<P> {
         self.status.store(status, Ordering::SeqCst);
     }
 
-    pub fn state_dir(&self) -> PathBuf {
-        self.dir.join("state")
-    }
-
-    pub fn journal(&self) -> PathBuf {
-        self.state_dir().join("cutover.journal")
-    }
-
     /// `[cutover]`, with everything in it that makes every gate pass.
     pub fn section(&self) -> String {
-        self.section_for(&format!(
-            r#"kind = "rfc2136"
-server = "{}"
-key_name = "{KEY_NAME}"
-key_file = "{}""#,
-            self.relay.addr,
-            self.dir.join("tsig.key").display(),
-        ))
+        let check = format!("{}/healthz", self.target.url());
+        self.servers.section([None, Some(&check)])
     }
 
     /// The same with another provider: what `[cutover.dns]` says besides the zone.
     pub fn section_for(&self, dns: &str) -> String {
-        let (ns1, ns2) = (self.primary.addr(), self.secondary.addr);
+        let check = format!("{}/healthz", self.target.url());
+        self.servers.section_for([None, Some(&check)], dns)
+    }
+
+    /// A hook that lets a run wait, with its gates passed and its lock held, until [`Site::go`].
+    pub fn barrier(&self) -> String {
+        let go = self.dir.join("go");
         format!(
-            r#"[cutover]
-state_dir = "{state}"
-record = ["{NAME} A", "{NAME} AAAA"]
-ttl = 2
-cooldown = "0s"
-soak = "0s"
-[[cutover.region]]
-name = "gra"
-A = ["{}"]
-AAAA = ["{}"]
-[[cutover.region]]
-name = "rbx"
-A = ["{}"]
-AAAA = ["{}"]
-check = "{check}/healthz"
-[cutover.dns]
-zone = "{ZONE}"
-{dns}
-timeout = "5s"
-patience = "1s"
-[cutover.verify]
-resolvers = ["{unbound}"]
-address_map = {{ "127.0.0.1" = "{com}", "{NS1}" = "{ns1}", "{NS2}" = "{ns2}" }}
-matches = 2
-pause = "50ms"
-question = "2500ms"
-deployed_within = "5s"
-served_within = "20s"
-[cutover.fence]
-proof = ["true"]
-"#,
-            OLD[0],
-            OLD[1],
-            NEW[0],
-            NEW[1],
-            state = self.state_dir().display(),
-            check = self.target.url(),
-            unbound = self.unbound.addr,
-            com = self.parent.addr,
+            "[[cutover.hook]]\nwhen = \"before-apply\"\ncommand = [\"sh\", \"-c\", \"while ! test -e {}; do sleep 0.05; done\"]\n",
+            go.display()
         )
+    }
+
+    pub fn go(&self) {
+        std::fs::write(self.dir.join("go"), "").unwrap();
+    }
+
+    /// `[cutover.lock]` of this kind: in the zone, in this etcd, or in a file that all share.
+    pub fn lock(&self, etcd: Option<&Etcd>, kind: &str) -> String {
+        let rest = match (kind, etcd) {
+            ("etcd", Some(etcd)) => format!("endpoints = {:?}", etcd.urls()),
+            ("dns", _) => format!("name = \"{NOTE}\""),
+            _ => format!("path = \"{}\"", self.dir.join("lock").display()),
+        };
+        format!("[cutover.lock]\nkind = \"{kind}\"\n{rest}\n")
     }
 
     /// A sidecar of the target, whose one service is proven.
     pub fn sidecar(&self, section: &str) -> Sidecar {
+        self.sidecar_until(section, Until::Healthy)
+    }
+
+    pub fn sidecar_until(&self, section: &str, until: Until) -> Sidecar {
         let service = Service::new("db", "tcp")
             .unwrap()
             .discover("kind", "static")
             .discover_all("nodes", &[self.target.addr]);
-        sidecar_of(service, section)
+        started(service, section, until)
     }
 
     /// As the primary and, where it does not lag, the secondary serve them.
     pub fn served(&self, server: SocketAddr) -> [Vec<String>; 2] {
-        [Type::A, Type::Aaaa].map(|rtype| {
-            let reply = query::ask(server, NAME, rtype, false).unwrap();
-            reply.records.into_iter().map(|(_, value)| value).collect()
-        })
+        self.servers.served(server).unwrap()
     }
 
     pub fn serial(&self) -> u32 {
-        query::serial(self.primary.addr(), ZONE).unwrap().unwrap()
+        self.servers.serial().unwrap()
     }
 
     /// Somebody else, who goes past the relay.
@@ -205,13 +144,18 @@ proof = ["true"]
 
 /// A sidecar of the target with this service.
 pub fn sidecar_of(service: Service, section: &str) -> Sidecar {
+    started(service, section, Until::Healthy)
+}
+
+fn started(service: Service, section: &str, until: Until) -> Sidecar {
     let mut config = Config::new()
         .unwrap()
         .line("region = \"rbx\"")
+        .line("workers = 1")
         .service(service);
     config.sections.push(section.to_owned());
     let binary = Path::new(env!("CARGO_BIN_EXE_pilotfish"));
-    Sidecar::start(binary, config, Until::Healthy).unwrap()
+    Sidecar::start(binary, config, until).unwrap()
 }
 
 /// Changes the same records.
@@ -240,14 +184,25 @@ impl Editor {
 
     /// What is there.
     pub fn get(&self) -> Records {
-        runtime().block_on(seen(&*self.provider()))
+        runtime().block_on(seen(&*self.provider(), &addresses()))
     }
 
     /// Whatever was there before.
     pub fn set(&self, to: &Records) {
+        self.put(&addresses(), to);
+    }
+
+    /// A TXT record.
+    pub fn text(&self, name: &str, text: &str) {
+        let key: Key = format!("{name} TXT").parse().unwrap();
+        let to = records([RrSet::parse(&key, 0, [text]).unwrap()]);
+        self.put(&[key], &to);
+    }
+
+    fn put(&self, keys: &[Key], to: &Records) {
         runtime().block_on(async {
             let provider = self.provider();
-            let change = Change::new(&seen(&*provider).await, to, "").unwrap();
+            let change = Change::new(&seen(&*provider, keys).await, to, "").unwrap();
             provider.change(&change).await.unwrap();
         });
     }
@@ -261,9 +216,12 @@ impl Editor {
     }
 }
 
-async fn seen(provider: &dyn Provider) -> Records {
-    let keys: Vec<_> = both(OLD, 2).into_keys().collect();
-    provider.read(&keys).await.unwrap().records
+fn addresses() -> Vec<Key> {
+    both(OLD, 2).into_keys().collect()
+}
+
+async fn seen(provider: &dyn Provider, keys: &[Key]) -> Records {
+    provider.read(keys).await.unwrap().records
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -282,7 +240,7 @@ pub struct Said {
 }
 
 impl Said {
-    fn of(output: &Output) -> Self {
+    pub fn of(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),

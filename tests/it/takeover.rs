@@ -8,7 +8,7 @@ use std::time::Duration;
 use pilotfish_harness::process::{Orphan, Signal};
 use pilotfish_harness::redis::RedisServer;
 use pilotfish_harness::resp::Conn;
-use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
+use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until, request};
 use pilotfish_harness::{ports, scratch, wait};
 
 use crate::kit::{self, LONG, connect, control, ok, say};
@@ -381,4 +381,64 @@ fn listeners_may_change_with_the_process() {
         Ok(refused.is_err() && !gone.exists())
     })
     .unwrap();
+}
+
+/// What may ask for a cutover, and knows no right token here: the name server is not there.
+fn receiver(listen: std::net::SocketAddr, dir: &Path) -> String {
+    let (dead, key) = (ports::free().unwrap(), dir.join("secret"));
+    fs::write(&key, "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMzQ=\n").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let (key, dir) = (key.display(), dir.display());
+    format!(
+        r#"[cutover]
+state_dir = "{dir}/cutover"
+record = ["shop.example.com A"]
+[[cutover.region]]
+name = "gra"
+A = ["192.0.2.10"]
+[[cutover.region]]
+name = "rbx"
+A = ["192.0.2.20"]
+[cutover.dns]
+kind = "rfc2136"
+zone = "example.com"
+server = "{dead}"
+key_name = "cutover"
+key_file = "{key}"
+[cutover.auto]
+alertmanager = "{listen}"
+alerts = ["RegionDown"]
+token_file = "{key}"
+"#
+    )
+}
+
+#[test]
+fn alertmanager_is_answered_by_whoever_serves() {
+    let redis = kit::redis();
+    let (listen, dir) = (ports::free().unwrap(), scratch::Dir::new().unwrap());
+    let mut config = config(&redis, &["workers = 2"]);
+    config.sections.push(receiver(listen, dir.path()));
+    let mut dynasty = Dynasty::found(kit::binary(), config);
+    let strangers = |dynasty: &Dynasty| {
+        let labels = [("outcome", "unauthorized")];
+        let count = dynasty.sidecar.metric("auto_alerts_total", &labels);
+        count.unwrap().round()
+    };
+    for heir in 0..3 {
+        if heir > 0 {
+            dynasty.succeed();
+        }
+        assert!(strangers(&dynasty).abs() < 0.1, "a process of its own");
+        for asked in 1..=5 {
+            let answer = request(&listen.into(), "POST", "/v1/alertmanager", "{}", LONG);
+            assert_eq!(answer.unwrap().status, 401);
+            let counted = strangers(&dynasty);
+            assert!((counted - f64::from(asked)).abs() < 0.1, "{counted}");
+        }
+    }
+    let last = dynasty.heirs.last().unwrap();
+    last.signal(Signal::TERM).unwrap();
+    last.wait(LONG).unwrap();
+    assert!(std::net::TcpStream::connect(listen).is_err());
 }

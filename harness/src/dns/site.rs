@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 
 use super::bind::{Bind, Options};
 use super::faults::{DnsRelay, Faults};
+use super::knot::Knot;
+use super::powerdns::PowerDns;
 use super::query::{self, Type};
 use super::unbound::Unbound;
 use super::{KEY, KEY_NAME, NAME, ZONE};
@@ -19,10 +21,33 @@ const NS2: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 pub const GRA: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 pub const RBX: [&str; 2] = ["192.0.2.20", "2001:db8::20"];
 
+/// What keeps the records and takes updates.
+pub trait Primary {
+    fn addr(&self) -> SocketAddr;
+}
+
+impl Primary for Bind {
+    fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Primary for Knot {
+    fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Primary for PowerDns {
+    fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
 /// Everything but the sidecars. The servers first: they are dropped before the folder.
-pub struct Site {
+pub struct Site<P = Bind> {
     pub parent: Bind,
-    pub primary: Bind,
+    pub primary: P,
     pub secondary: Bind,
     pub unbound: Unbound,
     /// What goes wrong between a sidecar and the primary.
@@ -34,18 +59,25 @@ pub struct Site {
 impl Site {
     /// With these lines in its zone. A lazy secondary hears of no change.
     pub fn start(lines: &[&str], lazy: bool) -> Result<Self> {
-        let parent = Bind::parent([NS1, NS2], false, false)?;
         let second = ports::free()?;
         let options = Options {
             records: lines.iter().map(|line| (*line).to_owned()).collect(),
             notify: if lazy { Vec::new() } else { vec![second] },
             ..Options::default()
         };
-        let primary = Bind::primary(&options)?;
-        let secondary = Bind::secondary(primary.addr, Some(second), lazy)?;
-        let unbound = Unbound::start(parent.addr, &[primary.addr, second], 0)?;
+        Self::around(Bind::primary(&options)?, second, lazy, 0)
+    }
+}
+
+impl<P: Primary> Site<P> {
+    /// `primary` and a secondary at `second`. The resolver keeps every answer for `min_ttl` seconds.
+    pub fn around(primary: P, second: SocketAddr, lazy: bool, min_ttl: u32) -> Result<Self> {
+        let parent = Bind::parent([NS1, NS2], false, false)?;
+        let first = primary.addr();
+        let secondary = Bind::secondary(first, Some(second), lazy)?;
+        let unbound = Unbound::start(parent.addr, &[first, second], min_ttl)?;
         let faults = Faults::default();
-        let relay = DnsRelay::start(primary.addr, faults.clone())?;
+        let relay = DnsRelay::start(first, faults.clone())?;
         let dir = scratch::Dir::new()?;
         std::fs::write(dir.join("tsig.key"), KEY).context("writing the key")?;
         Ok(Self {
@@ -70,7 +102,19 @@ impl Site {
     /// `[cutover]` with everything in it that makes every gate pass; `checks` are the URLs that `gra` and
     /// `rbx` are asked at.
     pub fn section(&self, checks: [Option<&str>; 2]) -> String {
-        let (ns1, ns2) = (self.primary.addr, self.secondary.addr);
+        self.section_for(
+            checks,
+            &format!(
+                "kind = \"rfc2136\"\nserver = \"{}\"\nkey_name = \"{KEY_NAME}\"\nkey_file = \"{}\"",
+                self.relay.addr,
+                self.dir.join("tsig.key").display()
+            ),
+        )
+    }
+
+    /// The same with another provider: what `[cutover.dns]` says besides the zone.
+    pub fn section_for(&self, checks: [Option<&str>; 2], dns: &str) -> String {
+        let (ns1, ns2) = (self.primary.addr(), self.secondary.addr);
         let [gra, rbx] =
             [("gra", GRA, checks[0]), ("rbx", RBX, checks[1])].map(|(name, addrs, check)| {
                 let check = check.map_or_else(String::new, |url| format!("check = \"{url}\"\n"));
@@ -87,11 +131,8 @@ ttl = 2
 cooldown = "0s"
 soak = "0s"
 {gra}{rbx}[cutover.dns]
-kind = "rfc2136"
 zone = "{ZONE}"
-server = "{relay}"
-key_name = "{KEY_NAME}"
-key_file = "{key}"
+{dns}
 timeout = "5s"
 patience = "1s"
 [cutover.verify]
@@ -106,8 +147,6 @@ served_within = "20s"
 proof = ["true"]
 "#,
             state = self.state_dir().display(),
-            relay = self.relay.addr,
-            key = self.dir.join("tsig.key").display(),
             unbound = self.unbound.addr,
             com = self.parent.addr,
         )
@@ -121,6 +160,6 @@ proof = ["true"]
 
     /// The primary's.
     pub fn serial(&self) -> Result<u32> {
-        query::serial(self.primary.addr, ZONE)?.context("the primary has no zone")
+        query::serial(self.primary.addr(), ZONE)?.context("the primary has no zone")
     }
 }

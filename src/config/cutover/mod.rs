@@ -13,6 +13,7 @@ use super::report::{Bad, Report, Spot};
 use super::service::Draft;
 use super::table::{Item, Table};
 use super::value::{HOUR, address, count, duration, one_of, path, service_name, size, text};
+use crate::addr::Addr;
 use crate::cutover::spec::{
     CommandSpec, CutoverSpec, FenceSpec, GateSpec, HookSpec, PromoteSpec, RegionSpec, When,
 };
@@ -32,7 +33,12 @@ const WHEN: [(&str, When); 3] = [
 ];
 
 /// `None` without the table, or when something indispensable is missing, which is noted.
-pub fn read(root: &mut Table, services: &[Draft]) -> Option<CutoverSpec> {
+/// What it listens on goes to `listeners`.
+pub fn read(
+    root: &mut Table,
+    services: &[Draft],
+    listeners: &mut Vec<(Addr, Spot)>,
+) -> Option<CutoverSpec> {
     let mut table = root.section("cutover");
     if !table.given() {
         return None;
@@ -56,7 +62,7 @@ pub fn read(root: &mut Table, services: &[Draft]) -> Option<CutoverSpec> {
     };
     let lock = lock::read(&mut table, &about);
     let notify = word::notify(&mut table);
-    let auto = word::auto(&mut table, regions.as_deref(), limits.cooldown);
+    let auto = word::auto(&mut table, regions.as_deref(), limits.cooldown, listeners);
     let report = table.report();
     table.finish();
     let records = records?;

@@ -8,6 +8,7 @@ use super::super::table::Table;
 use super::super::value::{HOUR, boolean, count, duration, http_listener, label};
 use super::lock::webhook;
 use super::{MAX_LIST, MINUTE, SECOND};
+use crate::addr::Addr;
 use crate::cutover::auto::{AutoSpec, Rules};
 use crate::cutover::notify::NotifySpec;
 use crate::cutover::spec::RegionSpec;
@@ -40,10 +41,12 @@ pub fn notify(parent: &mut Table) -> Option<NotifySpec> {
 }
 
 /// `None` without the table, or when something indispensable is missing, which is noted.
+/// Where it listens goes to `listeners`.
 pub fn auto(
     parent: &mut Table,
     regions: Option<&[(RegionSpec, Spot)]>,
     cooldown: Duration,
+    listeners: &mut Vec<(Addr, Spot)>,
 ) -> Option<AutoSpec> {
     let mut table = parent.section("auto");
     if !table.given() {
@@ -51,6 +54,8 @@ pub fn auto(
     }
     let help = "where Alertmanager's webhooks come in: \"127.0.0.1:8602\"";
     let listen = table.need("alertmanager", help, http_listener);
+    let spot = table.name_spot("alertmanager");
+    listeners.extend(listen.map(Addr::Ip).zip(spot));
     let (given, token) = secret::lone(&mut table, &TOKEN);
     if !given {
         table.missing("token_file", "or token_env");

@@ -145,6 +145,13 @@ impl Runner {
             return Ok(self.plan().await);
         }
         let state = self.state.clone().ok_or(Halt::Lost)?;
+        if matches!(action, Action::AnnounceSending(_)) && !state.touched {
+            // The lock may have been lost since it was renewed last, or this process have stood still.
+            keep(&self.tools, &mut self.lease, &mut self.lost).await;
+            if let Some(why) = self.lost.take() {
+                return Ok(Event::LockLost { why });
+            }
+        }
         let patient = matches!(
             state.phase,
             Phase::Settling | Phase::Deploying | Phase::Serving | Phase::Converging
@@ -165,12 +172,7 @@ impl Runner {
                 event = &mut doing => return Ok(event),
                 Some(word) = self.words.recv(), if patient => return Ok(word),
                 () = lease::due(self.lease.as_ref().map(Lease::due), &tools) => {
-                    if let Some(lease) = &mut self.lease
-                        && let Err(why) = lease.renew(&tools).await
-                    {
-                        self.lease = None;
-                        self.lost = Some(why);
-                    }
+                    keep(&tools, &mut self.lease, &mut self.lost).await;
                 }
             }
         }
@@ -227,6 +229,17 @@ impl Runner {
             }
             Ok(plan) => Event::Planned { plan },
         }
+    }
+}
+
+/// Renews the lock, or says that it is lost.
+async fn keep(tools: &Tools, lease: &mut Option<Lease>, lost: &mut Option<String>) {
+    let Some(held) = lease else { return };
+    if let Err(why) = held.renew(tools).await {
+        // What is under way ends first, which may take long.
+        tracing::warn!(event = "cutover-lock", "the lock was lost: {why}");
+        *lease = None;
+        *lost = Some(why);
     }
 }
 
