@@ -24,6 +24,8 @@ use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
 
 pub const LONG: Duration = Duration::from_secs(60);
 
+const BINARY: &str = env!("CARGO_BIN_EXE_pilotfish");
+
 pub use site::{GRA as OLD, Primary, RBX as NEW};
 
 /// The servers, and the region that may take over.
@@ -115,11 +117,18 @@ impl<P: Primary> Site<P> {
     }
 
     pub fn sidecar_until(&self, section: &str, until: Until) -> Sidecar {
-        let service = Service::new("db", "tcp")
-            .unwrap()
-            .discover("kind", "static")
-            .discover_all("nodes", &[self.target.addr]);
-        started(service, section, until)
+        started(Path::new(BINARY), self.service(), section, until)
+    }
+
+    /// Another program, that becomes one.
+    pub fn sidecar_by(&self, binary: &Path, section: &str) -> Sidecar {
+        started(binary, self.service(), section, Until::Healthy)
+    }
+
+    fn service(&self) -> Service {
+        let service = Service::new("db", "tcp").unwrap();
+        let service = service.discover("kind", "static");
+        service.discover_all("nodes", &[self.target.addr])
     }
 
     /// As the primary and, where it does not lag, the secondary serve them.
@@ -144,17 +153,16 @@ impl<P: Primary> Site<P> {
 
 /// A sidecar of the target with this service.
 pub fn sidecar_of(service: Service, section: &str) -> Sidecar {
-    started(service, section, Until::Healthy)
+    started(Path::new(BINARY), service, section, Until::Healthy)
 }
 
-fn started(service: Service, section: &str, until: Until) -> Sidecar {
+fn started(binary: &Path, service: Service, section: &str, until: Until) -> Sidecar {
     let mut config = Config::new()
         .unwrap()
         .line("region = \"rbx\"")
         .line("workers = 1")
         .service(service);
     config.sections.push(section.to_owned());
-    let binary = Path::new(env!("CARGO_BIN_EXE_pilotfish"));
     Sidecar::start(binary, config, until).unwrap()
 }
 
@@ -256,7 +264,7 @@ impl Said {
 
 /// `pilotfish region ...` against this sidecar.
 pub fn command(sidecar: &Sidecar, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pilotfish"));
+    let mut command = Command::new(BINARY);
     command
         .arg("region")
         .args(args)
