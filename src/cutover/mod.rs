@@ -32,7 +32,4 @@ pub mod spec;
 pub mod tools;
 pub mod world;
 
-use std::future::Future;
-use std::pin::Pin;
-
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub use futures_util::future::BoxFuture;

@@ -52,17 +52,16 @@ pub mod run;
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use futures_util::future::BoxFuture;
 
 use crate::addr::Addr;
 use crate::clock::{Clock, Moment};
 use crate::net::dial::Dialer;
 pub use course::{Phase, Restore, Restored};
 pub use judge::Known;
-
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What becomes of the primary that there was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

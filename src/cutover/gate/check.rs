@@ -9,8 +9,8 @@ use super::judge::{Answer, ServiceFact};
 use crate::addr::Addr;
 use crate::clock::Clock;
 use crate::cutover::spec::CheckSpec;
-use crate::dns::Env;
-use crate::net::tls::{TlsMode, TlsSettings, client_config};
+use crate::dns::{Env, http};
+use crate::net::tls::TlsSettings;
 
 /// Health says little; what is longer is something else and does not matter.
 const MAX_BODY: usize = 256 << 10;
@@ -87,30 +87,19 @@ async fn ask(spec: &CheckSpec, env: &Env) -> Result<(u16, Vec<u8>), String> {
     let addrs = env.resolver.resolve(&target).await;
     let addrs = addrs.map_err(|error| error.to_string())?;
     let tls = TlsSettings {
-        mode: match url.scheme() {
-            "https" => TlsMode::VerifyFull,
-            // Never used: it spares a host without root certificates the complaint about them.
-            _ => TlsMode::Require,
-        },
-        ca_file: spec.ca_file.clone().filter(|_| url.scheme() == "https"),
+        ca_file: spec.ca_file.clone(),
         ..TlsSettings::default()
     };
-    let tls = client_config(&tls).map_err(|error| error.to_string())?;
+    let builder = http::builder(url.scheme() == "https", &tls);
+    let builder = builder.map_err(|error| error.to_string())?;
     // The handshake carries the URL's host; where another name is wanted, that one stands for the
     // addresses.
     let name = spec.sni.clone().unwrap_or(host);
     if spec.sni.is_some() && url.set_host(Some(&name)).is_err() {
         return Err(format!("{name} cannot stand in a URL"));
     }
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .http1_only()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .pool_max_idle_per_host(0)
+    let client = builder
         .timeout(spec.timeout)
-        .user_agent(concat!("pilotfish/", env!("CARGO_PKG_VERSION")))
         .resolve_to_addrs(&name, &addrs)
         .build()
         .map_err(|error| error.to_string())?;

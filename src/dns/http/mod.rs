@@ -26,7 +26,7 @@ use super::spec::{DnsSpec, Endpoint, Patience, ProviderKind, TokenSpec};
 use crate::addr::Addr;
 use crate::clock::Clock;
 use crate::net::resolve::Resolver;
-use crate::net::tls::{TlsMode, TlsSettings, client_config};
+use crate::net::tls::{TlsError, TlsMode, TlsSettings, client_config};
 use crate::secret::Secret;
 use hint::{Pauses, wait_hint};
 
@@ -100,10 +100,25 @@ pub struct Caller<'a> {
 /// # Errors
 /// When the TLS settings name files that cannot be used.
 pub fn client(caller: &Caller<'_>) -> Result<reqwest::Client, String> {
-    let tls = match caller.https {
+    builder(caller.https, caller.tls)
+        .map_err(|e| format!("TLS: {e}"))?
+        // Well before the other one: what was not connected was not sent either.
+        .connect_timeout(caller.limit / 2)
+        .timeout(caller.limit)
+        .dns_resolver(Arc::new(Names(caller.resolver.clone())))
+        .build()
+        .map_err(|e| e.to_string())
+}
+
+/// The same without limits in time and with the system's names: those are for the caller to say.
+///
+/// # Errors
+/// When the TLS settings name files that cannot be used.
+pub fn builder(https: bool, tls: &TlsSettings) -> Result<reqwest::ClientBuilder, TlsError> {
+    let tls = match https {
         true => TlsSettings {
             mode: TlsMode::VerifyFull,
-            ..caller.tls.clone()
+            ..tls.clone()
         },
         // Never used: it spares a host without root certificates the complaint about them.
         false => TlsSettings {
@@ -111,22 +126,15 @@ pub fn client(caller: &Caller<'_>) -> Result<reqwest::Client, String> {
             ..TlsSettings::default()
         },
     };
-    let tls = client_config(&tls).map_err(|e| format!("TLS: {e}"))?;
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
+    Ok(reqwest::Client::builder()
+        .tls_backend_preconfigured(client_config(&tls)?)
         .http1_only()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         // A kept connection that dies under a request leaves it unknown whether it was seen.
         .pool_max_idle_per_host(0)
-        // Well before the other one: what was not connected was not sent either.
-        .connect_timeout(caller.limit / 2)
-        .timeout(caller.limit)
-        .user_agent(concat!("pilotfish/", env!("CARGO_PKG_VERSION")))
-        .dns_resolver(Arc::new(Names(caller.resolver.clone())))
-        .build()
-        .map_err(|e| e.to_string())
+        .user_agent(concat!("pilotfish/", env!("CARGO_PKG_VERSION"))))
 }
 
 impl Http {
