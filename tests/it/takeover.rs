@@ -319,20 +319,9 @@ fn who_cannot_prove_a_primary_does_not_take_over() {
     let mut bad = good.clone();
     bad.services[0].discovery[1] = format!("nodes = [\"{}\"]", ports::free().unwrap());
     dynasty.sidecar.rewrite_config(bad).unwrap();
-    let listening = || dynasty.sidecar.log_lines("listening").unwrap().len();
 
     // It is killed while it tries.
-    let before = listening();
-    dynasty.signal(Signal::USR2);
-    let child = wait::until("the new process to get its sockets", LONG, || {
-        Ok((listening() > before)
-            .then(|| child_of(dynasty.reigning()))
-            .flatten())
-    });
-    Orphan::new(child.unwrap())
-        .unwrap()
-        .signal(Signal::KILL)
-        .unwrap();
+    heir(&dynasty).signal(Signal::KILL).unwrap();
     assert!(dynasty.failure(0).contains("signal: 9"));
     dynasty.assert_serves();
     assert!(dynasty.sidecar.unix("cache").unwrap().exists());
@@ -343,6 +332,16 @@ fn who_cannot_prove_a_primary_does_not_take_over() {
     dynasty.assert_serves();
 
     // Told to end meanwhile, it takes the other with it.
+    let child = heir(&dynasty);
+    let status = dynasty.sidecar.server().terminate(LONG).unwrap();
+    assert_eq!(status.code(), Some(0));
+    child.wait(LONG).unwrap();
+    assert!(!dynasty.sidecar.unix("cache").unwrap().exists());
+}
+
+/// Asks for a takeover, and returns the new process as soon as it has its sockets.
+fn heir(dynasty: &Dynasty) -> Orphan {
+    let listening = || dynasty.sidecar.log_lines("listening").unwrap().len();
     let before = listening();
     dynasty.signal(Signal::USR2);
     let child = wait::until("the new process to get its sockets", LONG, || {
@@ -350,11 +349,7 @@ fn who_cannot_prove_a_primary_does_not_take_over() {
             .then(|| child_of(dynasty.reigning()))
             .flatten())
     });
-    let child = Orphan::new(child.unwrap()).unwrap();
-    let status = dynasty.sidecar.server().terminate(LONG).unwrap();
-    assert_eq!(status.code(), Some(0));
-    child.wait(LONG).unwrap();
-    assert!(!dynasty.sidecar.unix("cache").unwrap().exists());
+    Orphan::new(child.unwrap()).unwrap()
 }
 
 fn child_of(pid: i32) -> Option<i32> {

@@ -9,9 +9,10 @@ use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
 use pilotfish_harness::wait;
 use pilotfish_harness::writer::{Mode, Writer};
 
-use super::sentinel::{options, wait_replicas};
+use super::sentinel::options;
 use super::{
     assert_goes_on, assert_nothing_missing, begin, failover, priority, stall, step, wait_event,
+    wait_replicas,
 };
 use crate::kit::{self, LONG};
 use crate::support::{self, KEPT, write_to};

@@ -21,6 +21,18 @@ use serde_json::Value as Json;
 
 use crate::kit::{self, LONG};
 
+/// It must know all replicas before one can be chosen.
+fn wait_replicas(sidecar: &Sidecar, wanted: usize) {
+    sidecar
+        .wait_health("the replicas to be known", LONG, |_| {
+            let status = kit::status(sidecar);
+            let endpoints = status["endpoints"].as_array().unwrap();
+            let fit = |e: &&Json| e["role"] == "replica" && e["detail"].is_null();
+            endpoints.iter().filter(fit).count() == wanted
+        })
+        .unwrap();
+}
+
 /// Exit code and account.
 fn failover(sidecar: &Sidecar, args: &[&str]) -> (i32, Json) {
     let (code, said) = kit::control(sidecar, &[&["failover", "cache", "--json"], args].concat());

@@ -4,28 +4,17 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use pilotfish_harness::redis::{RedisServer, Role};
-use pilotfish_harness::sidecar::Sidecar;
 use pilotfish_harness::writer::Mode;
 
 use super::{
     Restless, assert_goes_on, assert_nothing_missing, begin, end, failover, stall, step, steps,
+    wait_replicas,
 };
 use crate::kit::{self, LONG};
 use crate::support::{KEPT, write_to};
 
 fn addrs(nodes: &[&RedisServer]) -> Vec<SocketAddr> {
     nodes.iter().map(|node| node.addr).collect()
-}
-
-fn wait_replicas(sidecar: &Sidecar, wanted: usize) {
-    sidecar
-        .wait_health("the replicas to be known", LONG, |_| {
-            let status = kit::status(sidecar);
-            let endpoints = status["endpoints"].as_array().unwrap();
-            let fit = |e: &&serde_json::Value| e["role"] == "replica" && e["detail"].is_null();
-            endpoints.iter().filter(fit).count() == wanted
-        })
-        .unwrap();
 }
 
 #[test]

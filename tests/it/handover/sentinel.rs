@@ -8,6 +8,7 @@ use pilotfish_harness::writer::{Mode, Writer};
 
 use super::{
     assert_goes_on, assert_nothing_missing, calls, failover, priority, stall, step, steps,
+    wait_replicas,
 };
 use crate::kit;
 use crate::support::{self, HOLD, KEPT, LONG, write_to};
@@ -28,18 +29,6 @@ fn sidecar(cluster: &RedisCluster) -> Sidecar {
     let sidecar = Sidecar::start(support::binary(), config, Until::Healthy).unwrap();
     wait_replicas(&sidecar, cluster.nodes().len() - 1);
     sidecar
-}
-
-/// It must know all replicas before one can be chosen.
-pub fn wait_replicas(sidecar: &Sidecar, wanted: usize) {
-    sidecar
-        .wait_health("the replicas to be known", LONG, |_| {
-            let status = kit::status(sidecar);
-            let endpoints = status["endpoints"].as_array().unwrap();
-            let fit = |e: &&serde_json::Value| e["role"] == "replica" && e["detail"].is_null();
-            endpoints.iter().filter(fit).count() == wanted
-        })
-        .unwrap();
 }
 
 fn node_of(cluster: &RedisCluster, account: &serde_json::Value) -> usize {

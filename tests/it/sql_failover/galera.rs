@@ -10,7 +10,7 @@ use pilotfish_harness::sql::Conn;
 use pilotfish_harness::wait;
 use pilotfish_harness::writer::{LEDGER_TABLE, Mode, Options, Writer};
 
-use super::{GOING_ON, PATIENCE, break_midway, ensure_dry_run, failover};
+use super::{GOING_ON, PATIENCE, break_midway, ensure_all_once, ensure_dry_run, failover};
 use crate::kit::{LONG, binary};
 use crate::support::assert_sound;
 
@@ -62,23 +62,8 @@ fn ensure_nothing_lost(writers: Vec<Writer>, cluster: &GaleraCluster) -> Result<
             let mut conn = node.conn()?;
             conn.query("SET SESSION wsrep_sync_wait = 1")?;
             let counted = ledger.count_in(&mut conn)?;
-            let missing = counted.missing.len();
-            ensure!(
-                missing == 0,
-                "{label}: {missing} are not on {}",
-                node.name()
-            );
-            ensure!(
-                counted.repeated.is_empty(),
-                "{label}: {:?}",
-                counted.repeated
-            );
+            ensure_all_once(&ledger, &counted, node.name())?;
         }
-        ensure!(
-            ledger.acked().next().is_some(),
-            "{label}: {:?}",
-            ledger.error_counts()
-        );
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pilotfish_harness::sidecar::Sidecar;
 use pilotfish_harness::wait;
+use pilotfish_harness::writer::{Counted, Ledger};
 use serde_json::Value as Json;
 
 use crate::kit::{self, LONG};
@@ -113,6 +114,24 @@ fn ensure_dry_run(sidecar: &Sidecar, steps: &[&str]) -> Result<()> {
     let after = sidecar.service_health("shop")?;
     ensure!(before["generation"] == after["generation"], "{after}");
     ensure!(before["primary"] == after["primary"], "{after}");
+    Ok(())
+}
+
+/// Something was acknowledged, and all of it is on `node`, once.
+fn ensure_all_once(ledger: &Ledger, counted: &Counted, node: &str) -> Result<()> {
+    let label = &ledger.label;
+    let missing = counted.missing.len();
+    ensure!(missing == 0, "{label}: {missing} are not on {node}");
+    ensure!(
+        counted.repeated.is_empty(),
+        "{label}: {:?}",
+        counted.repeated
+    );
+    ensure!(
+        ledger.acked().next().is_some(),
+        "{label}: {:?}",
+        ledger.error_counts()
+    );
     Ok(())
 }
 

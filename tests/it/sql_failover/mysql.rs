@@ -10,7 +10,9 @@ use pilotfish_harness::sql::Conn;
 use pilotfish_harness::wait;
 use pilotfish_harness::writer::{LEDGER_TABLE, Mode, Options, Writer};
 
-use super::{GOING_ON, PATIENCE, break_midway, ensure_dry_run, failover, wait_holding};
+use super::{
+    GOING_ON, PATIENCE, break_midway, ensure_all_once, ensure_dry_run, failover, wait_holding,
+};
 use crate::kit::{LONG, binary};
 use crate::support::assert_sound;
 
@@ -120,21 +122,7 @@ impl Trio {
                 ledger.errors().count(),
                 ledger.longest_gap().map(|(_, gap)| gap),
             );
-            ensure!(
-                counted.missing.is_empty(),
-                "{label}: {} are missing",
-                counted.missing.len()
-            );
-            ensure!(
-                counted.repeated.is_empty(),
-                "{label}: {:?}",
-                counted.repeated
-            );
-            ensure!(
-                ledger.acked().next().is_some(),
-                "{label}: {:?}",
-                ledger.error_counts()
-            );
+            ensure_all_once(&ledger, &counted, self.nodes[node].name())?;
         }
         Ok(())
     }
