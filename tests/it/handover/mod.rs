@@ -109,11 +109,13 @@ fn calls(node: &pilotfish_harness::resp::Target, command: &str) -> u64 {
     line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
 }
 
+/// Asked until it answers: a sentinel that sees a server change its part ends whoever is connected.
 fn priority(node: &RedisServer) -> String {
-    let value = node
-        .command(&["CONFIG", "GET", "replica-priority"])
-        .unwrap();
-    value.field("replica-priority").unwrap()
+    let asked = wait::until("a replica's priority", LONG, || {
+        let value = node.command(&["CONFIG", "GET", "replica-priority"])?;
+        Ok(value.field("replica-priority"))
+    });
+    asked.unwrap()
 }
 
 fn assert_nothing_missing(ledger: &Ledger, node: &RedisServer) {

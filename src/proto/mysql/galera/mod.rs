@@ -59,6 +59,8 @@ pub struct GaleraJudge {
     /// Since when all that is seen is older than the term.
     behind_since: Option<Moment>,
     parted_since: Option<Moment>,
+    /// Since when all who say that they are primary are of one component.
+    united_since: Moment,
     evidence_at: Moment,
     notes: Vec<String>,
 }
@@ -95,6 +97,7 @@ impl GaleraJudge {
             term: None,
             behind_since: None,
             parted_since: None,
+            united_since: Moment::default(),
             evidence_at: Moment::default(),
             notes: Vec::new(),
         }
@@ -122,11 +125,10 @@ impl GaleraJudge {
             node.standing = node.view.stand(now, &probe, flaw);
         }
         let parts: BTreeSet<(u64, u64)> = self.members(now).map(|(_, f)| f.component).collect();
-        match parts.len() {
-            0 | 1 => self.parted_since = None,
-            _ => {
-                self.parted_since.get_or_insert(now);
-            }
+        if parts.len() > 1 {
+            self.parted_since.get_or_insert(now);
+        } else if self.parted_since.take().is_some() {
+            self.united_since = now;
         }
     }
 
@@ -206,6 +208,9 @@ impl GaleraJudge {
         if conflict.is_some() {
             return Err(Cause::Conflict);
         }
+        if self.parted_since.is_some() {
+            return Err(Cause::Start);
+        }
         // Sidecars that have been here for longer did not wait for nodes that were not there yet. When
         // each node was started tells which one they chose.
         let fit = |index: usize| self.is_fit(index).then(|| self.fresh(now, index)).flatten();
@@ -224,11 +229,17 @@ impl GaleraJudge {
             .ok_or(Cause::Start)
     }
 
-    /// A node that is preferred to the writer and has been fit for long enough.
+    /// A node that is preferred to the writer and has been fit for long enough. One that was frozen or cut off
+    /// calls itself a synced member of the component of then until it finds out, which may take it ten
+    /// seconds: while nodes name different components nobody is better, and the time counts from when they agree.
     fn better(&self, now: Moment, current: usize) -> Option<usize> {
+        if self.parted_since.is_some() {
+            return None;
+        }
         let settled = |node: &Node| {
             let fit = node.standing == Standing::Fit;
-            let long = now.since(node.view.since()) >= self.spec.failback_after;
+            let since = node.view.since().max(self.united_since);
+            let long = now.since(since) >= self.spec.failback_after;
             fit && (long || self.is_wanted_now(&node.addr))
         };
         self.nodes[..current].iter().position(settled)

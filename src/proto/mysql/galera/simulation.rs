@@ -16,7 +16,6 @@ const STEP: u64 = 20;
 const LENGTH: u64 = 60_000;
 /// No trouble begins after this: what then remains is for ever.
 const QUIET_FROM: u64 = 40_000;
-const FAILBACK: u64 = 5_000;
 const NODES: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +27,8 @@ enum State {
     ReadOnly,
     Donor,
     Full,
+    /// It woke up, and still believes in the component of then.
+    Past(u64),
 }
 
 struct World {
@@ -45,12 +46,25 @@ impl World {
             3 => State::ReadOnly,
             4 => State::Donor,
             5 => State::Full,
+            6 => State::Past(self.conf_id),
             _ => State::Up,
         };
-        self.conf_id += rng.u64(..2);
+        self.conf_id += match self.nodes[node] {
+            State::Past(_) => 1,
+            _ => rng.u64(..2),
+        };
         // All of it was stopped.
         if rng.u8(..40) == 0 {
             self.conf_id = 1;
+        }
+    }
+
+    /// Nobody believes in the past for ever.
+    fn wake(&mut self) {
+        for node in &mut self.nodes {
+            if matches!(node, State::Past(_)) {
+                *node = State::Up;
+            }
         }
     }
 
@@ -65,6 +79,7 @@ impl World {
             State::NonPrimary => (facts.primary, facts.component.0) = (false, u64::MAX),
             State::ReadOnly => facts.read_only = true,
             State::Donor => facts.state = LocalState::Donor,
+            State::Past(conf_id) => facts.component.0 = conf_id,
         }
         Said::Answer(facts)
     }
@@ -80,6 +95,8 @@ struct Shadow {
     busy: bool,
     /// Since when nothing was said against it.
     fit_since: Option<Moment>,
+    /// Of the last good answer.
+    component: u64,
 }
 
 impl Shadow {
@@ -88,6 +105,7 @@ impl Shadow {
         match said {
             Said::Answer(facts) if facts.flaw(false).is_none() => {
                 (self.good_at, self.silent) = (Some(now), 0);
+                self.component = facts.component.0;
                 self.fit_since.get_or_insert(now);
             }
             Said::Answer(_) | Said::Refused(_) => self.fell(),
@@ -234,6 +252,13 @@ impl Side {
                 "from {before} to {primary} for no reason at {now:?}"
             );
             assert_eq!(leaving, !against, "who leaves, at {now:?}");
+            let lease = super::super::node::lease(&spec.probe);
+            let part = self.shadow[primary].component;
+            let mut others = self.shadow.iter().filter(|it| it.vouches(now, lease));
+            assert!(
+                against || others.all(|it| it.component == part),
+                "from {before} to {primary}, of another component, at {now:?}"
+            );
         }
     }
 }
@@ -245,13 +270,16 @@ fn addr_of(node: usize) -> Addr {
 fn play(seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let mut spec = spec();
-    spec.failback_after = Duration::from_millis(FAILBACK);
+    spec.failback_after = Duration::from_millis(rng.u64(500..6_000));
     let mut world = World {
         nodes: [State::Up; NODES],
         conf_id: 5,
     };
     let mut sides = [Side::new(&spec, &mut rng), Side::new(&spec, &mut rng)];
     for ms in (0..LENGTH).step_by(STEP as usize) {
+        if ms == QUIET_FROM {
+            world.wake();
+        }
         if ms < QUIET_FROM && rng.u64(..100) == 0 {
             world.disturb(&mut rng);
         }

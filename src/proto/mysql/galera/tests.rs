@@ -325,6 +325,31 @@ fn parts_of_one_cluster() {
 }
 
 #[test]
+fn who_wakes_up_in_a_component_of_the_past_does_not_take_over() {
+    let thawed = "*+ as as b+8 c+8 @4000 a+7";
+    let cases = [
+        // It has been fit for a minute, and then it turns out that the others are of another component.
+        ("*+ ax @1000 a+ @60000 b+8 c+8 @62500", 'b'),
+        // Found out within a moment: the minute begins then.
+        ("*+ ax @1000 a+ @60000 b+8 c+8 @61000 a+8 @120000", 'b'),
+        ("*+ ax @1000 a+ @60000 b+8 c+8 @61000 a+8 @121500", 'a'),
+        // An operator's word does not lead there either, and is heeded later.
+        (&format!("{thawed} @6000 >a @6500"), 'b'),
+        (
+            &format!("{thawed} @6000 >a an @7000 a+9 b+9 c+9 @8000"),
+            'a',
+        ),
+    ];
+    for (script, writer) in cases {
+        assert_eq!(outcome(&play(script)), Ok(addr(writer)), "{script}");
+    }
+    // Nor is it the first choice of a sidecar that starts meanwhile.
+    assert_eq!(outcome(&play("a+7 b+8 c+8")), Err(Cause::Start));
+    assert_eq!(outcome(&play("a+7 b+8 c+8 @1000 a+8")), Ok(addr('a')));
+    assert_eq!(outcome(&play("a+7 b+8 c+8 @5000")), Err(Cause::Conflict));
+}
+
+#[test]
 fn a_cluster_that_was_founded_anew() {
     assert_eq!(
         outcome(&play("*+ *x ch")),
