@@ -8,7 +8,7 @@ use pilotfish_harness::wait;
 use pilotfish_harness::writer::Write;
 
 use crate::support::{
-    LONG, PhpOver, Plot, Stage, assert_sound, hurry, keys_of, sets, until, wait_switch,
+    HOLD, LONG, PhpOver, Plot, Stage, assert_sound, hurry, keys_of, sets, until, wait_switch,
 };
 
 /// A returned master says `master` for four of these.
@@ -282,7 +282,7 @@ fn failover_in_vain(failover_timeout: Duration, hold: &'static str) -> Result<(S
 
 #[test]
 fn an_aborted_failover_gives_the_writes_back() -> Result<()> {
-    let (stage, fenced) = failover_in_vain(Duration::from_millis(1500), "20s")?;
+    let (stage, fenced) = failover_in_vain(Duration::from_millis(1500), HOLD)?;
     let abort = |event: &Announcement| event.channel.starts_with("-failover-abort");
     let aborted = stage.announcements.wait_event("the abort", LONG, abort)?;
     stage.settle(aborted.at)?;

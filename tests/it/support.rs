@@ -20,12 +20,13 @@ use pilotfish_harness::writer::{self, Ledger, Mode, Write, Writer, later_than};
 pub use fake::{Fake, Lie};
 
 /// For everything that must happen, however busy the machine is.
-pub const LONG: Duration = Duration::from_secs(40);
+pub const LONG: Duration = Duration::from_secs(60);
 /// What the contract allows between an announcement and the last write an old master acknowledges.
 pub const GRACE: Duration = Duration::from_millis(50);
-/// A client that is held must outlast the failover, and the writer the client.
-pub const HOLD: &str = "20s";
-const PATIENCE: Duration = Duration::from_secs(22);
+/// A client that is held must outlast the failover, and the writer the client. Where the machine stands still,
+/// sentinels tilt, and begin anew after 30 s.
+pub const HOLD: &str = "50s";
+const PATIENCE: Duration = Duration::from_secs(55);
 
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_pilotfish"))
