@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::idle::Through;
 use crate::pgbench::{self, PgbenchArgs};
+use crate::relay::{self, RelayArgs};
 use crate::sysbench::{self, SysbenchArgs};
 use crate::{bench, idle};
 
@@ -29,6 +30,9 @@ enum Command {
     Idle(IdleArgs),
     /// pgbench at a PostgreSQL, beside HAProxy and PgBouncer in session mode
     Pgbench(PgbenchArgs),
+    /// A relay that does nothing else: started by `bench`
+    #[command(hide = true)]
+    Relay(RelayArgs),
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +86,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&args),
         Command::Sysbench(args) => sysbench::run(&args),
         Command::Pgbench(args) => pgbench::run(&args),
+        Command::Relay(args) => relay::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Idle(args) => {
             let through = match args.through {
                 ThroughArg::Pilotfish => Through::Pilotfish(binary(args.pilotfish.as_deref())?),

@@ -1,4 +1,4 @@
-//! Redis itself, HAProxy with and without splicing, Pilotfish: all running, all asked the same.
+//! Redis itself, HAProxy with and without splicing, a plain relay, Pilotfish: all running, all asked the same.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use pilotfish_harness::haproxy::{HaProxy, Recipe};
-use pilotfish_harness::process::Server;
+use pilotfish_harness::process::{Launch, Server};
 use pilotfish_harness::redis::{RedisConf, RedisServer};
 use pilotfish_harness::resp::{Conn, Target, Value};
 use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
-use pilotfish_harness::{scratch, wait};
+use pilotfish_harness::{ports, scratch, wait};
 
 use crate::scenario::Socket;
 
@@ -24,6 +24,8 @@ pub enum Who {
     Direct,
     HaProxy,
     HaProxySplice,
+    /// [`crate::relay`]
+    Plain,
     Pilotfish,
     /// A second build of Pilotfish.
     Other,
@@ -35,6 +37,7 @@ impl Who {
             Self::Direct => "direct",
             Self::HaProxy => "HAProxy",
             Self::HaProxySplice => "HAProxy, splicing",
+            Self::Plain => "plain relay",
             Self::Pilotfish => "Pilotfish",
             Self::Other => "other Pilotfish",
         }
@@ -67,9 +70,39 @@ impl Redis {
     }
 }
 
-/// A running proxy. Both have two threads, one TCP and one Unix socket, and speak TCP to Redis.
+/// A process of this program that relays.
+pub struct Plain {
+    tcp: SocketAddr,
+    unix: PathBuf,
+    server: Server,
+    _dir: scratch::Dir,
+}
+
+impl Plain {
+    fn start(to: SocketAddr) -> Result<Self> {
+        let dir = scratch::Dir::new()?;
+        let (tcp, unix) = (ports::free()?, dir.join("relay.sock"));
+        let program = std::env::current_exe().context("finding this program")?;
+        let mut launch = Launch::new("relay", &program, &dir.join("log"))?;
+        launch
+            .command()
+            .arg("relay")
+            .arg(format!("--tcp={tcp}"))
+            .arg(format!("--unix={}", unix.display()))
+            .arg(format!("--to={to}"));
+        Ok(Self {
+            tcp,
+            unix,
+            server: launch.start()?,
+            _dir: dir,
+        })
+    }
+}
+
+/// A running proxy. All have two threads, one TCP and one Unix socket, and speak TCP to Redis.
 pub enum Proxy {
     HaProxy(HaProxy),
+    Plain(Plain),
     Pilotfish(Sidecar),
 }
 
@@ -80,6 +113,10 @@ impl Proxy {
             splice,
         })?;
         Self::HaProxy(proxy).answering()
+    }
+
+    pub fn plain(redis: &Redis) -> Result<Self> {
+        Self::Plain(Plain::start(redis.tcp)?).answering()
     }
 
     pub fn pilotfish(redis: &Redis, binary: &Path) -> Result<Self> {
@@ -96,6 +133,7 @@ impl Proxy {
     pub fn server(&self) -> &Server {
         match self {
             Self::HaProxy(proxy) => proxy.server(),
+            Self::Plain(proxy) => &proxy.server,
             Self::Pilotfish(sidecar) => sidecar.server(),
         }
     }
@@ -104,6 +142,8 @@ impl Proxy {
         Ok(match (self, socket) {
             (Self::HaProxy(proxy), Socket::Tcp) => proxy.tcp.into(),
             (Self::HaProxy(proxy), Socket::Unix) => proxy.unix.as_path().into(),
+            (Self::Plain(proxy), Socket::Tcp) => proxy.tcp.into(),
+            (Self::Plain(proxy), Socket::Unix) => proxy.unix.as_path().into(),
             (Self::Pilotfish(sidecar), Socket::Tcp) => sidecar.tcp(SERVICE)?.into(),
             (Self::Pilotfish(sidecar), Socket::Unix) => sidecar.unix(SERVICE)?.as_path().into(),
         })
@@ -148,6 +188,7 @@ impl Contestants {
         let mut proxies = vec![
             (Who::HaProxy, Proxy::haproxy(&redis, false)?),
             (Who::HaProxySplice, Proxy::haproxy(&redis, true)?),
+            (Who::Plain, Proxy::plain(&redis)?),
             (Who::Pilotfish, Proxy::pilotfish(&redis, pilotfish)?),
         ];
         if let Some(other) = other {

@@ -64,8 +64,10 @@ fn cpus(results: &Results, other: bool) -> Vec<Vec<String>> {
         "",
         "HAProxy",
         "HAProxy, splicing",
+        "plain relay",
         "Pilotfish",
         "Pilotfish / HAProxy",
+        "plain relay / HAProxy",
     ];
     if other {
         head.extend(["other Pilotfish", "Pilotfish / other"]);
@@ -75,8 +77,10 @@ fn cpus(results: &Results, other: bool) -> Vec<Vec<String>> {
             row.scenario.to_string(),
             cell(row.cpu(Who::HaProxy)),
             cell(row.cpu(Who::HaProxySplice)),
+            cell(row.cpu(Who::Plain)),
             cell(row.cpu(Who::Pilotfish)),
             cell(row.cpu_ratio(Who::Pilotfish, row.peer())),
+            cell(row.cpu_ratio(Who::Plain, row.peer())),
         ];
         if other {
             cells.extend([
