@@ -1,5 +1,6 @@
 //! A database of the target is made primary on the way: after the fence, before the records change.
 
+use pilotfish_harness::postgres::{Options, Pg, PgCluster};
 use pilotfish_harness::redis::{RedisConf, RedisServer, Role};
 use pilotfish_harness::sidecar::{Service, Sidecar};
 use pilotfish_harness::wait;
@@ -124,4 +125,56 @@ fn a_master_that_still_answers_ends_it_before_the_records_change() {
     assert_eq!(site.serial(), serial);
     let server = site.primary.addr;
     assert_eq!(site.served(server), OLD.map(|value| vec![value.to_owned()]));
+}
+
+/// The same with PostgreSQL: the standby becomes a timeline of its own, and has every row.
+#[test]
+fn a_standby_of_the_target_is_promoted_with_every_row() {
+    let site = Site::start();
+    let cluster = PgCluster::start(&Options {
+        standbys: 1,
+        setup: vec!["CREATE TABLE orders (id int)".to_owned()],
+        ..Options::default()
+    })
+    .unwrap();
+    let [old, new] = [cluster.node(0), cluster.node(1)];
+    old.query("INSERT INTO orders SELECT generate_series(1, 500)")
+        .unwrap();
+    let (pid, port) = (old.server().pid(), old.addr.port());
+    // A fast shutdown, which sends the standby all there is.
+    let fence = format!(
+        "command = [\"sh\", \"-c\", \"kill -INT {pid}\"]\n\
+         proof = [\"sh\", \"-c\", \"pg_isready -h 127.0.0.1 -p {port}; test $? = 2\"]"
+    );
+    let section = site.section().replace("proof = [\"true\"]", &fence);
+    let promote = format!(
+        "[[cutover.promote]]\nservice = \"shop\"\ntimeout = \"40s\"\nto = {{ rbx = \"{}\" }}\n",
+        new.addr
+    );
+    let service = Service::postgres("shop", &cluster.addrs())
+        .unwrap()
+        .set("hold_timeout", "60s")
+        .discover("interval", "500ms");
+    let sidecar = sidecar_of(service, &format!("{section}{promote}"));
+    sidecar.wait_primary("shop", old.addr, LONG).unwrap();
+    let timeline = old.timeline().unwrap();
+
+    let said = region(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.out.contains("promoted the database of shop"),
+        "{said:?}"
+    );
+    assert!(!new.is_standby().unwrap());
+    assert_eq!(new.timeline().unwrap(), timeline + 1);
+    sidecar.wait_primary("shop", new.addr, LONG).unwrap();
+    let target = sidecar.tcp("shop").unwrap().into();
+    let mut client = Pg::connect(&target, LONG).unwrap();
+    client.query("INSERT INTO orders VALUES (501)").unwrap();
+    assert_eq!(
+        new.value("SELECT count(DISTINCT id) FROM orders").unwrap(),
+        "501"
+    );
+    let server = site.primary.addr;
+    assert_eq!(site.served(server), NEW.map(|value| vec![value.to_owned()]));
 }
