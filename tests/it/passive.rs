@@ -18,6 +18,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const PART: u32 = 12;
 /// A server may be asked again after this, however many clients complain.
 const SOONEST: Duration = Duration::from_millis(10);
+/// How often servers are asked while there is no primary.
+const EAGER: Duration = Duration::from_millis(100);
 /// A true master says this: the words come from a script.
 const SCRIPT: [&str; 3] = [
     "EVAL",
@@ -72,6 +74,18 @@ fn asked(server: &RedisServer) -> Result<u64> {
     Ok(text.lines().find_map(line).unwrap_or(0))
 }
 
+/// What was asked when the sidecar started, and asked often, is answered: the next question is a minute away.
+fn wait_unasked(server: &RedisServer) -> Result<()> {
+    let (mut last, mut since) = (asked(server)?, Instant::now());
+    until("the questions of the start to end", || {
+        let now = asked(server)?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        Ok(since.elapsed() > 5 * EAGER)
+    })
+}
+
 /// Behind everybody's back it becomes the replica of a server that is not there.
 fn demote(server: &RedisServer) -> Result<()> {
     server.command(&["REPLICAOF", "127.0.0.1", "1"])?.ok()?;
@@ -111,6 +125,7 @@ fn a_replica_made_by_hand_is_noticed_by_the_first_refusal() -> Result<()> {
     let sidecar = kit::start(nodes(&[one.addr, two.addr])?);
     let mut client = kit::client(&sidecar);
     ensure!(kit::say(&mut client, &["SET", "a", "1"]) == kit::ok());
+    wait_unasked(&one)?;
     demote(&one)?;
     assert_noticed(&sidecar, &mut client, (&["SET", "a", "2"], "READONLY"))?;
     // Whoever writes now waits for the next one.
@@ -133,6 +148,7 @@ fn one_that_lost_its_master_is_noticed_by_a_read() -> Result<()> {
     let sidecar = kit::start(nodes(&[one.addr])?);
     let mut client = kit::client(&sidecar);
     ensure!(kit::say(&mut client, &["SET", "a", "1"]) == kit::ok());
+    wait_unasked(&one)?;
     demote(&one)?;
     assert_noticed(&sidecar, &mut client, (&["GET", "a"], "MASTERDOWN"))?;
     assert_sound(&sidecar)
@@ -147,6 +163,7 @@ fn with_sentinels_too() -> Result<()> {
     let sidecar = kit::start(slowly(Service::sentinel("cache", &cluster)?));
     let mut client = kit::client(&sidecar);
     ensure!(kit::say(&mut client, &["SET", "a", "1"]) == kit::ok());
+    wait_unasked(cluster.node(0))?;
     demote(cluster.node(0))?;
     assert_noticed(&sidecar, &mut client, (&["SET", "a", "2"], "READONLY"))?;
     // And is taken back on its own word, which nobody had to hint at.
