@@ -17,14 +17,15 @@ use crate::cutover::auto::serve::{Means, Receiver};
 use crate::cutover::desk::{Desk, Wish};
 use crate::cutover::feed::Feed;
 use crate::cutover::gate::judge::ServiceFact;
-use crate::cutover::lock;
+use crate::cutover::lock::{self, Lock};
+use crate::cutover::look::{Eyes, Finding};
 use crate::cutover::metrics::CutoverMetrics;
 use crate::cutover::plan::Way;
 use crate::cutover::spec::CutoverSpec;
 use crate::cutover::tools::Tools;
 use crate::cutover::world::{Told, World};
 use crate::dns::verify::Verifier;
-use crate::dns::{self, Env};
+use crate::dns::{self, Env, Provider};
 use crate::events::By;
 use crate::gate::HoldReason;
 use crate::handover::account::Outcome;
@@ -60,15 +61,11 @@ pub(super) fn open(
         resolver: common.resolver.clone(),
     };
     let failed = |why: String| AppError::Cutover(why);
-    let provider = dns::provider(&spec.dns, &env).map_err(|error| failed(error.to_string()))?;
-    let verify = spec.verify_with(&system_resolvers());
-    let verifier = Verifier::new(verify, env.clone()).map_err(|error| failed(error.to_string()))?;
-    let lock = spec
-        .lock
-        .as_ref()
-        .map(|spec| lock::lock(spec, &env))
-        .transpose();
-    let lock = lock.map_err(|error| failed(format!("lock: {error}")))?;
+    let Askers {
+        provider,
+        verifier,
+        lock,
+    } = Askers::new(spec, &env).map_err(failed)?;
     let here = Arc::new(Here {
         surface: surface.clone(),
         controls: OnceLock::new(),
@@ -108,6 +105,46 @@ pub(super) fn open(
         receiver,
         here,
     })
+}
+
+/// Whom a cutover asks: made for a run of the process, or for one look.
+struct Askers {
+    provider: Box<dyn Provider>,
+    verifier: Verifier,
+    lock: Option<Box<dyn Lock>>,
+}
+
+impl Askers {
+    fn new(spec: &CutoverSpec, env: &Env) -> Result<Self, String> {
+        let verify = spec.verify_with(&system_resolvers());
+        let lock = spec.lock.as_ref().map(|spec| lock::lock(spec, env));
+        Ok(Self {
+            provider: dns::provider(&spec.dns, env).map_err(|error| error.to_string())?,
+            verifier: Verifier::new(verify, env.clone()).map_err(|error| error.to_string())?,
+            lock: lock.transpose().map_err(|error| format!("lock: {error}"))?,
+        })
+    }
+}
+
+/// What everything that `[cutover]` names says, admin sockets of other sidecars too.
+pub(super) async fn look(spec: &CutoverSpec, env: &Env) -> Vec<Finding> {
+    let askers = match Askers::new(spec, env) {
+        Ok(askers) => askers,
+        Err(why) => return vec![("config".to_owned(), Err(why))],
+    };
+    let eyes = Eyes {
+        spec,
+        env,
+        provider: askers.provider.as_ref(),
+        verifier: &askers.verifier,
+        lock: askers.lock.as_deref(),
+    };
+    let mut findings = eyes.look().await;
+    for admin in spec.regions.iter().flat_map(|region| &region.admin) {
+        let says = remote(admin).await.map(|status| status.name);
+        findings.push((admin.display().to_string(), says));
+    }
+    findings
 }
 
 /// The name servers that this host asks; none where that cannot be read.

@@ -1,7 +1,10 @@
 //! A single look at everything that a config names, without serving anybody.
 
-use super::AppError;
+use super::{AppError, cutover};
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::cutover::look::Finding;
+use crate::dns::Env;
 use crate::net::dial::Dialer;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Connector;
@@ -10,8 +13,11 @@ use crate::proto::spec::ServiceSpec;
 
 pub use crate::proto::Found;
 
-/// What was found of one service.
+const CUTOVER: &str = "[cutover]";
+
+/// What was found of one service, or of the cutover.
 pub struct ServiceFound {
+    /// Its name; of the cutover the name of its table.
     pub service: String,
     pub found: Vec<Found>,
 }
@@ -27,7 +33,27 @@ pub fn look_around(config: &Config) -> Result<Vec<ServiceFound>, AppError> {
         service: spec.name.to_string(),
         found: control.block_on(look_at(spec, resolver.clone())),
     };
-    Ok(config.services.iter().map(look).collect())
+    let mut found: Vec<ServiceFound> = config.services.iter().map(look).collect();
+    if let Some(spec) = &config.cutover {
+        let env = Env {
+            clock: Clock::start(),
+            resolver: resolver.clone(),
+        };
+        let findings = control.block_on(cutover::look(spec, &env));
+        found.push(ServiceFound {
+            service: CUTOVER.to_owned(),
+            found: findings.into_iter().map(finding).collect(),
+        });
+    }
+    Ok(found)
+}
+
+fn finding((what, says): Finding) -> Found {
+    Found {
+        what,
+        ok: says.is_ok(),
+        says: says.unwrap_or_else(|why| why),
+    }
 }
 
 async fn look_at(spec: &ServiceSpec, resolver: Resolver) -> Vec<Found> {

@@ -11,8 +11,9 @@ const COLUMNS: [Column; 4] = [
     Column("SERVICE", 16),
     Column("WHAT", 34),
     Column("OK", 3),
-    Column("SAYS", 60),
+    Column("SAYS", SAYS),
 ];
+const SAYS: usize = 60;
 
 /// Connects to everything once; fails when something is not as a working service needs it.
 pub fn probe(loaded: Loaded) -> ExitCode {
@@ -20,7 +21,7 @@ pub fn probe(loaded: Loaded) -> ExitCode {
         Ok(services) => services,
         Err(error) => return done_or_failed(Err(error.to_string())),
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut whole) = (Vec::new(), String::new());
     for service in &services {
         for found in &service.found {
             let verdict = if found.ok { "yes" } else { "NO" };
@@ -30,12 +31,14 @@ pub fn probe(loaded: Loaded) -> ExitCode {
                 verdict.to_owned(),
                 found.says.clone(),
             ]);
+            if !found.ok && found.says.chars().count() > SAYS {
+                whole += &format!("\n{} {}: {}\n", service.service, found.what, found.says);
+            }
         }
     }
+    let text = table::text("", &COLUMNS, &rows) + &whole;
     // Nobody is left to tell when the terminal is gone.
-    let _ = std::io::stdout()
-        .lock()
-        .write_all(table::text("", &COLUMNS, &rows).as_bytes());
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
     let all_ok = services.iter().flat_map(|s| &s.found).all(|f| f.ok);
     if all_ok {
         ExitCode::Done

@@ -12,6 +12,7 @@
 //! - [`run`]: carries that out; [`lock`]: one at a time, in the whole fleet; [`hook`]: operators' programs
 //! - [`journal`]: written before anything that follows is done
 //! - [`feed`], [`report`], [`notify`], [`metrics`]: what is said about it
+//! - [`look`]: one look at everything, for who checks a config
 //! - [`world`]: what it wants of the process; [`tools`]: what a run works with
 
 pub mod auto;
@@ -21,6 +22,7 @@ pub mod gate;
 pub mod hook;
 pub mod journal;
 pub mod lock;
+pub mod look;
 pub mod machine;
 pub mod metrics;
 pub mod network;

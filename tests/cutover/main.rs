@@ -9,6 +9,7 @@ mod fences;
 mod fleet;
 mod gates;
 mod lock;
+mod look;
 mod moves;
 mod promote;
 mod providers;
