@@ -253,8 +253,8 @@ fn state(stage: Stage) -> State {
 }
 
 impl Running {
-    /// Gives its addresses away; whoever calls ends its accept loops. The clients it has are served, and
-    /// watched over, until they leave, at most for `patience`; the monitor ends with them.
+    /// Gives its addresses away; whoever calls ends its accept loops, which is waited for. The clients it has
+    /// are served, and watched over, until they leave, at most for `patience`; the monitor ends with them.
     pub fn retire(mut self, common: &Common, patience: Duration, pool: &mut Pool) -> Arc<Service> {
         self.metrics.end();
         for bound in self.front.bound.drain(..) {
@@ -263,6 +263,8 @@ impl Running {
         let service = self.service.clone();
         let name = service.name.clone();
         let leaving = async move {
+            // Who is accepted by a loop that has not heard of it yet needs this monitor like everybody else.
+            self.front.stopped().await;
             let gone = |limit| timeout(limit, emptied(&self.service));
             if gone(patience).await.is_err() {
                 self.service.drain.set(Phase::Closing);
@@ -277,8 +279,9 @@ impl Running {
     }
 }
 
+/// By the tickets, which are given out before a session has done anything, so that none is overlooked.
 async fn emptied(service: &Service) {
-    while !service.table.is_empty() {
+    while service.admission.sessions.taken() > 0 {
         tokio::time::sleep(DRAIN_LOOK).await;
     }
 }

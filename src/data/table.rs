@@ -168,10 +168,6 @@ impl Table {
         work(&mut shelf)
     }
 
-    pub fn is_empty(&self) -> bool {
-        (0..self.shelves.len()).all(|thread| self.shelf(thread, |shelf| shelf.is_empty()))
-    }
-
     /// Everybody who is there, oldest first.
     pub fn list(&self) -> Vec<Arc<Entry>> {
         let shelves = 0..self.shelves.len();

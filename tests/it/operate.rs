@@ -335,6 +335,7 @@ fn a_bad_file_changes_nothing_and_is_shown() {
 fn a_storm_of_reloads_drops_nobody() {
     let redis = kit::redis();
     let mut sidecar = kit::start_config(with(&redis, "10s", None));
+    starve_data_threads(&sidecar);
     let mut kept = kit::client(&sidecar);
     let targets = kit::targets(&sidecar);
     let stop = AtomicBool::new(false);
@@ -368,6 +369,27 @@ fn a_storm_of_reloads_drops_nobody() {
     drop(kept);
     kit::wait_no_sessions(&sidecar);
     assert!(sidecar.server().fds().unwrap() < 100);
+}
+
+/// Who accepts runs last on one processor, so that a reload is over before they hear of it.
+fn starve_data_threads(sidecar: &Sidecar) {
+    let pid = sidecar.server().pid();
+    let run = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).output().unwrap();
+        assert!(output.status.success(), "{program}: {output:?}");
+    };
+    run(
+        "taskset",
+        &["--all-tasks", "--pid", "--cpu-list", "0", &pid.to_string()],
+    );
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let task = task.unwrap();
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap();
+        if name.starts_with("data-") {
+            let tid = task.file_name().into_string().unwrap();
+            run("renice", &["--priority", "19", "--pid", &tid]);
+        }
+    }
 }
 
 /// Ends the load even when the test fails.
