@@ -212,9 +212,7 @@ impl World for Here {
     fn open_services<'a>(&'a self, admin: &'a Path) -> Told<'a, Vec<String>> {
         Box::pin(async move {
             let status = remote(admin).await?;
-            let paused = HoldReason::Operator.as_str();
-            let open = |service: &&ServiceStatus| !service.held.iter().any(|held| held == paused);
-            let open = status.services.iter().filter(open);
+            let open = status.services.iter().filter(|service| !holds(service));
             Ok(open.map(|service| service.name.clone()).collect())
         })
     }
@@ -252,12 +250,19 @@ async fn remote(admin: &Path) -> Result<Status, String> {
     }
 }
 
+/// Whether an operator, or a cutover, lets its clients wait.
+fn holds(service: &ServiceStatus) -> bool {
+    let paused = HoldReason::Operator.as_str();
+    service.held.iter().any(|held| held == paused)
+}
+
 fn fact(service: &ServiceStatus) -> ServiceFact {
     let replicas = || service.endpoints.iter().filter(|endpoint| endpoint.up);
     ServiceFact {
         name: service.name.clone(),
         required: service.required,
         proven: service.primary.is_some(),
+        held: holds(service),
         lag: replicas()
             .filter_map(|one| one.lag_seconds)
             .min()

@@ -58,3 +58,51 @@ fn a_region_that_cannot_be_fenced_is_not_left_unless_others_say_that_it_is_dead(
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(site.served(site.primary.addr)[0], [NEW[0]]);
 }
+
+/// Both regions are fenced by holding the clients of their sidecars.
+#[test]
+fn where_the_site_comes_back_to_nobody_waits_any_more() {
+    let site = Site::start();
+    let (gra, rbx) = (site.sidecar(""), site.sidecar(""));
+    let section = section(&site, &gra);
+    let admin = format!(
+        "name = \"rbx\"\nadmin = [\"{}\"]",
+        rbx.admin_socket().display()
+    );
+    // gra has no check, and is asked by nobody.
+    let section = section.replace("name = \"rbx\"", &admin);
+    let sidecar = site.sidecar(&section);
+    let said = region(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(paused(&gra) && !paused(&rbx));
+
+    let back = [
+        "failback",
+        "--yes",
+        "--override",
+        "target-data",
+        "--reason",
+        "its databases are fine",
+    ];
+    let said = region(&sidecar, &back);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("the target is open"), "{said:?}");
+    assert!(!paused(&gra) && paused(&rbx));
+    assert_eq!(site.served(site.primary.addr)[0], [OLD[0]]);
+    // Before anybody is led there.
+    let journal = std::fs::read_to_string(site.journal()).unwrap();
+    let at = |word: &str| journal.rfind(word).unwrap_or_else(|| panic!("{journal}"));
+    assert!(at("\"opened\"") < at("\"sending\""), "{journal}");
+
+    // A target none of whose sidecars can be told is not led to.
+    rbx.server().kill().unwrap();
+    let serial = site.serial();
+    let said = region(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(
+        said.out.contains("the target holds its clients"),
+        "{said:?}"
+    );
+    assert!(!paused(&gra));
+    assert_eq!(site.serial(), serial);
+}

@@ -67,6 +67,7 @@ fn read(status: u16, body: &[u8], took: Duration) -> Answer {
         // What is not required does not change the overall state; that one is in the status code.
         required: true,
         proven: service.primary.is_some() && service.status != "failing",
+        held: false,
         lag: None,
         lag_bytes: None,
         why: service.reason,

@@ -81,6 +81,7 @@ async fn facts(tools: &Tools, asked: &Asked<'_>) -> Facts {
         target,
         here: (tools.region.as_deref() == Some(plan.to.as_str())).then(|| tools.world.services()),
         promotes: plan.course.promote.clone(),
+        opens: plan.course.open,
         fence,
         standing: standing(spec, observed),
         left_at: last.and_then(left_at),

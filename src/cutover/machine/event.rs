@@ -86,6 +86,11 @@ pub enum Event {
         ok: bool,
         why: String,
     },
+    /// The target's sidecars were told to let their clients go. Not `ok`: none of them did.
+    Opened {
+        ok: bool,
+        why: String,
+    },
     /// The change is about to be sent.
     Sending {
         attempt: u32,
@@ -165,6 +170,7 @@ impl Event {
             Self::Proved { .. } => "proved",
             Self::Promoting { .. } => "promoting",
             Self::Promoted { .. } => "promoted",
+            Self::Opened { .. } => "opened",
             Self::Sending { .. } => "sending",
             Self::Accepted { .. } => "accepted",
             Self::Unsettled { .. } => "unsettled",

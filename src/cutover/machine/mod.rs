@@ -88,6 +88,7 @@ pub enum Action {
     Prove,
     AnnouncePromotion(usize),
     Promote(usize),
+    Open,
     /// Write [`Event::Sending`].
     AnnounceSending(u32),
     Send,
@@ -204,6 +205,7 @@ impl State {
             Phase::Proving => Action::Prove,
             Phase::Promoting if self.promoted.len() > self.index => Action::Promote(self.index),
             Phase::Promoting => Action::AnnouncePromotion(self.index),
+            Phase::Opening => Action::Open,
             Phase::Applying => Action::AnnounceSending(self.attempt + 1),
             Phase::Sending => Action::Send,
             Phase::Settling => Action::Settle,
@@ -238,7 +240,8 @@ impl State {
                 | Phase::HooksBefore
                 | Phase::Fencing
                 | Phase::Proving
-                | Phase::Promoting => self.before_change(event)?,
+                | Phase::Promoting
+                | Phase::Opening => self.before_change(event)?,
                 _ => self.change(event, time)?,
             },
         }
@@ -297,6 +300,13 @@ impl State {
                 self.park(Phase::Promoting, why);
                 // The announcement stands for an attempt, and there will be another one.
                 self.promoted.truncate(self.index);
+            }
+            (Phase::Opening, Event::Opened { ok: true, .. }) => {
+                self.index += 1;
+                self.skip_empty();
+            }
+            (Phase::Opening, Event::Opened { why, .. }) => {
+                self.leave(End::Failed, &format!("the target holds its clients: {why}"));
             }
             _ => return Err(self.misfit(event)),
         }

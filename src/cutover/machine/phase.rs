@@ -12,6 +12,8 @@ pub enum Phase {
     Fencing,
     Proving,
     Promoting,
+    /// The target's clients are let go.
+    Opening,
     /// Before an attempt.
     Applying,
     Sending,
@@ -27,13 +29,14 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Planning,
         Self::Gates,
         Self::HooksBefore,
         Self::Fencing,
         Self::Proving,
         Self::Promoting,
+        Self::Opening,
         Self::Applying,
         Self::Sending,
         Self::Settling,
@@ -54,6 +57,7 @@ impl Phase {
             Self::Fencing => "fencing",
             Self::Proving => "proving",
             Self::Promoting => "promoting",
+            Self::Opening => "opening",
             Self::Applying => "applying",
             Self::Sending => "sending",
             Self::Settling => "settling",

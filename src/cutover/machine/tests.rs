@@ -52,6 +52,7 @@ fn everything() -> Course {
         hooks_rollback: 1,
         fence: true,
         promote: vec!["shop".into(), "cache".into()],
+        open: true,
     }
 }
 
@@ -97,6 +98,10 @@ fn answer(state: &State, action: &Action, luck: u8, course: &Course) -> Event {
         },
         (Action::Promote(at), luck) => Event::Promoted {
             service: course.promote[*at].clone(),
+            ok: luck != 1,
+            why: why(),
+        },
+        (Action::Open, luck) => Event::Opened {
             ok: luck != 1,
             why: why(),
         },

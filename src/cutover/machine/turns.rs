@@ -27,7 +27,8 @@ impl State {
             let (left, next) = match self.phase {
                 Phase::HooksBefore => (course.hooks_before, Phase::Fencing),
                 Phase::Fencing => (usize::from(course.fence), Phase::Promoting),
-                Phase::Promoting => (course.promote.len(), Phase::Applying),
+                Phase::Promoting => (course.promote.len(), Phase::Opening),
+                Phase::Opening => (usize::from(course.open), Phase::Applying),
                 Phase::Releasing => (usize::from(self.fenced), Phase::Converging),
                 Phase::HooksAfter if self.back => (course.hooks_rollback, Phase::Over),
                 Phase::HooksAfter => (course.hooks_done, Phase::Over),
@@ -108,6 +109,7 @@ impl State {
             | Phase::Fencing
             | Phase::Proving
             | Phase::Promoting
+            | Phase::Opening
             | Phase::Applying => {
                 self.plan = None;
                 self.verdicts.clear();

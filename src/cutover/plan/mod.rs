@@ -67,6 +67,9 @@ pub struct Course {
     pub fence: bool,
     /// Services whose databases are promoted, in this order.
     pub promote: Vec<String>,
+    /// The target has sidecars that may still hold their clients, since it was fenced itself.
+    #[serde(default)]
+    pub open: bool,
 }
 
 /// Everything that a cutover is going to do. Its JSON is stable: the same facts give the same text.
@@ -152,7 +155,7 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
             .map(|to| given.capabilities.ttl.effective(to.ttl())),
     };
     let from = standing(spec, observed).on().map(ToOwned::to_owned);
-    let course = course(spec);
+    let course = course(spec, given.to);
     Ok(Plan {
         way: given.way,
         from,
@@ -184,7 +187,7 @@ fn moving(spec: &CutoverSpec, observed: &Observed) -> Records {
     records(mine.cloned())
 }
 
-fn course(spec: &CutoverSpec) -> Course {
+fn course(spec: &CutoverSpec, to: &str) -> Course {
     let hooks = |when| spec.hooks.iter().filter(|hook| hook.when == when).count();
     Course {
         hooks_before: hooks(When::BeforeApply),
@@ -192,6 +195,7 @@ fn course(spec: &CutoverSpec) -> Course {
         hooks_rollback: hooks(When::AfterRollback),
         fence: spec.fence.command.is_some() || spec.regions.iter().any(|r| !r.admin.is_empty()),
         promote: spec.promote.iter().map(|one| one.service.clone()).collect(),
+        open: spec.region(to).is_some_and(|to| !to.admin.is_empty()),
     }
 }
 
@@ -205,6 +209,9 @@ fn steps(course: &Course, signal: PropagationSignal, spec: &CutoverSpec) -> Vec<
     }
     let promote = course.promote.iter();
     steps.extend(promote.map(|service| format!("promote the database of {service}")));
+    if course.open {
+        steps.push("let the clients of the target's sidecars go on".to_owned());
+    }
     steps.push(format!("change {} record sets", spec.records.len()));
     if signal == PropagationSignal::Poll {
         steps.push("wait until the provider says that it is deployed".to_owned());

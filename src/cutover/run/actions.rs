@@ -40,6 +40,7 @@ impl Job<'_> {
             Action::Prove => self.prove(plan).await,
             Action::AnnouncePromotion(index) => self.announce_promotion(plan, *index),
             Action::Promote(index) => self.promote(plan, *index).await,
+            Action::Open => self.open(plan).await,
             Action::AnnounceSending(attempt) => self.before_sending(plan, *attempt).await,
             Action::Send => self.send(plan).await,
             Action::Settle => self.settle(plan).await,
@@ -97,32 +98,40 @@ impl Job<'_> {
             ok &= ran;
             said.push(why);
         }
-        let (paused, why) = self.pause(plan, true).await;
+        let (paused, why) = self.pause(plan.from.as_deref(), true).await;
+        ok &= paused == why.len();
         said.extend(why);
         Event::Fenced {
-            ok: ok && paused,
+            ok,
             why: shortened(&said.join("; ")),
         }
     }
 
-    /// All sidecars of the old region, one after the other.
-    async fn pause(&self, plan: &Plan, pause: bool) -> (bool, Vec<String>) {
-        let from = plan
-            .from
-            .as_deref()
-            .and_then(|name| self.tools.spec.region(name));
-        let mut ok = true;
+    /// All sidecars of a region, one after the other: how many did it, and what each said.
+    async fn pause(&self, region: Option<&str>, pause: bool) -> (usize, Vec<String>) {
+        let region = region.and_then(|name| self.tools.spec.region(name));
+        let mut done = 0;
         let mut said = Vec::new();
-        for admin in from.map(|from| from.admin.as_slice()).unwrap_or_default() {
+        for admin in region.map(|it| it.admin.as_slice()).unwrap_or_default() {
             match self.tools.world.pause(admin, pause).await {
-                Ok(done) => said.push(done),
-                Err(why) => {
-                    ok = false;
-                    said.push(format!("{}: {why}", admin.display()));
+                Ok(word) => {
+                    done += 1;
+                    said.push(word);
                 }
+                Err(why) => said.push(format!("{}: {why}", admin.display())),
             }
         }
-        (ok, said)
+        (done, said)
+    }
+
+    /// Where the records lead next nobody may wait any more. A sidecar that cannot be reached serves nobody
+    /// and stops nothing; but if not one of them can be told, they may all hold their clients.
+    async fn open(&self, plan: &Plan) -> Event {
+        let (done, said) = self.pause(Some(&plan.to), false).await;
+        Event::Opened {
+            ok: done > 0,
+            why: shortened(&said.join("; ")),
+        }
     }
 
     async fn prove(&self, plan: &Plan) -> Event {
@@ -144,8 +153,8 @@ impl Job<'_> {
             said.push(why);
         }
         if let Some(plan) = &self.state.plan {
-            let (resumed, why) = self.pause(plan, false).await;
-            ok &= resumed;
+            let (resumed, why) = self.pause(plan.from.as_deref(), false).await;
+            ok &= resumed == why.len();
             said.extend(why);
         }
         Event::Released {

@@ -79,6 +79,8 @@ fn text_of_steps(event: &Event) -> String {
         Event::Promoted { service, why, .. } => {
             format!("the database of {service} was not promoted: {why}")
         }
+        Event::Opened { ok: true, why } => format!("the target is open: {why}"),
+        Event::Opened { why, .. } => format!("the target holds its clients: {why}"),
         Event::Sending { attempt: 1 } => "sends the change".to_owned(),
         Event::Sending { attempt } => {
             format!("sends what is left of the change, attempt {attempt}")

@@ -25,6 +25,8 @@ pub struct ServiceFact {
     pub required: bool,
     /// It has a primary that is proven.
     pub proven: bool,
+    /// An operator, or an earlier cutover, holds its clients.
+    pub held: bool,
     /// Of the nearest replica, where it is known.
     pub lag: Option<Duration>,
     pub lag_bytes: Option<u64>,
@@ -76,6 +78,8 @@ pub struct Facts {
     pub here: Option<Vec<ServiceFact>>,
     /// Services whose databases the run promotes.
     pub promotes: Vec<String>,
+    /// The run lets the target's clients go.
+    pub opens: bool,
     pub fence: FenceFacts,
     pub standing: Standing,
     /// Where the history says they lead.
@@ -195,6 +199,11 @@ fn target_data(spec: &CutoverSpec, facts: &Facts) -> Judged {
                 .is_some_and(|bytes| bytes > spec.target_lag_bytes);
         let known = service.lag.is_some() || service.lag_bytes.is_some();
         let why = service.why.as_deref().unwrap_or("no primary");
+        if service.held && !facts.opens {
+            bad.push(format!(
+                "{name} holds its clients: `pilotfish resume {name}`"
+            ));
+        }
         match (service.proven, promoted) {
             (true, true) if late => bad.push(format!("{name} is too far behind")),
             (true, _) => {}

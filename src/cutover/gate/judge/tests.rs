@@ -6,6 +6,7 @@ fn service(name: &str) -> ServiceFact {
         name: name.to_owned(),
         required: true,
         proven: true,
+        held: false,
         lag: None,
         lag_bytes: None,
         why: None,
@@ -39,6 +40,7 @@ fn good() -> Facts {
         target: Some(vec![answer(200), answer(204)]),
         here: Some(vec![service("shop")]),
         promotes: Vec::new(),
+        opens: false,
         fence: FenceFacts {
             proof: Some(Ok(())),
             ..FenceFacts::default()
@@ -121,6 +123,14 @@ fn its_databases_must_be_proven_or_near() {
         }),
         Says::Pass
     );
+    // Where the run does not let its clients go, somebody else has to.
+    for (opens, says) in [(false, Says::Fail), (true, Says::Pass)] {
+        let found = said(Gate, |f| {
+            f.here.as_mut().unwrap()[0].held = true;
+            f.opens = opens;
+        });
+        assert_eq!(found, says);
+    }
     for (lag, bytes, says) in [
         (None, None, Says::Fail),
         (Some(10), None, Says::Pass),
