@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use pilotfish_harness::postgres::{Pg, PgError, message, startup};
 use pilotfish_harness::resp::Stream;
 use pilotfish_harness::sidecar::{Service, Sidecar, Until};
+use pilotfish_harness::wait;
 
 use super::{LONG, assert_sound, cluster, config, connect, shop, start, target};
 use crate::kit;
@@ -139,8 +140,10 @@ fn clients_that_talk_nonsense() -> Result<()> {
     let rest = pg.rest()?;
     ensure!(rest.is_empty() || rest[0] == b'E', "{rest:?}");
     ensure!(connect(&sidecar)?.query("SELECT 1")? == [["1"]]);
-    let nonsense = sidecar.metric("session_ends_total", &[("reason", "protocol-error")])?;
-    ensure!(nonsense == table.len() as f64, "{nonsense}");
+    wait::until_true("all of them to be counted", LONG, || {
+        let nonsense = sidecar.metric("session_ends_total", &[("reason", "protocol-error")])?;
+        Ok(nonsense == table.len() as f64)
+    })?;
     ensure!(sidecar.server().rss()? < before + (16 << 20));
     assert_sound(&sidecar)
 }
