@@ -301,3 +301,14 @@ async fn a_zone_that_nobody_signs_is_known_to_be_unsigned() {
     let key = "shop.example.com A".parse().unwrap();
     wait_signed(&verifier, &key, &Signed::Unsigned).await;
 }
+
+/// Nothing is said against a zone by somebody who cannot see the root.
+#[tokio::test]
+async fn without_the_root_nothing_is_known_of_signatures() {
+    let site = Site::start(By::Bind, false, 0);
+    let said = site
+        .verifier()
+        .validate(&"shop.example.com A".parse().unwrap())
+        .await;
+    assert!(matches!(said, Signed::Unknown(_)), "{said:?}");
+}
