@@ -12,7 +12,7 @@ use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
 use crate::kit::{self, LONG};
 
 /// In every password here, right or wrong.
-const MARK: &str = "s3same-4711";
+const MARK: &str = "s3same-zkqv";
 
 fn auth(user: Option<&str>, what: &str) -> Auth {
     Auth {
@@ -134,7 +134,7 @@ impl Servers {
 fn assert_none(shown: &[(String, String)], key: &str) {
     for (what, text) in shown {
         assert!(!text.is_empty(), "{what} shows nothing");
-        for secret in [MARK, "4711", key] {
+        for secret in [MARK, "zkqv", key] {
             let line = text.lines().find(|line| line.contains(secret));
             assert!(line.is_none(), "{what} shows a secret: {line:?}");
         }

@@ -43,7 +43,7 @@ fn assert_refused(sidecar: &Sidecar, why: &str) {
 
 #[test]
 fn clients_and_the_monitor_log_in_for_themselves() {
-    let secret = auth(None, "redis-pass-4711");
+    let secret = auth(None, "redis-pass-zkqv");
     let conf = RedisConf {
         auth: Some(secret.clone()),
         ..RedisConf::default()
@@ -61,8 +61,8 @@ fn clients_and_the_monitor_log_in_for_themselves() {
 #[test]
 fn an_acl_user_with_nothing_but_role_is_enough_for_the_monitor() {
     let (app, probe) = (
-        auth(Some("app"), "app-pass-4711"),
-        auth(Some("probe"), "probe-pass-4711"),
+        auth(Some("app"), "app-pass-zkqv"),
+        auth(Some("probe"), "probe-pass-zkqv"),
     );
     let conf = RedisConf {
         auth: Some(app.clone()),
@@ -81,18 +81,18 @@ fn an_acl_user_with_nothing_but_role_is_enough_for_the_monitor() {
 #[test]
 fn a_wrong_password_is_said_and_nothing_is_routed() {
     let conf = RedisConf {
-        auth: Some(auth(None, "right-4711")),
+        auth: Some(auth(None, "right-zkqv")),
         ..RedisConf::default()
     };
     let redis = RedisServer::start(&conf).unwrap();
     for (login, why) in [
-        (Some(auth(None, "wrong-4711")), "WRONGPASS"),
+        (Some(auth(None, "wrong-zkqv")), "WRONGPASS"),
         (None, "NOAUTH"),
     ] {
         let sidecar =
             kit::start_without_primary(kit::cache(&[redis.addr]).login("", login.as_ref()));
         assert_refused(&sidecar, why);
-        assert!(!sidecar.server().log().unwrap().contains("4711"));
+        assert!(!sidecar.server().log().unwrap().contains("zkqv"));
     }
 }
 
@@ -236,8 +236,8 @@ fn sentinels_behind_tls_and_passwords() {
     let certs = Certs::make(&["redis.test"]).unwrap();
     let options = Options {
         replicas: 1,
-        auth: Some(auth(Some("app"), "app-pass-4711")),
-        sentinel_auth: Some(auth(None, "sentinel-pass-4711")),
+        auth: Some(auth(Some("app"), "app-pass-zkqv")),
+        sentinel_auth: Some(auth(None, "sentinel-pass-zkqv")),
         tls: Some(Tls::from(&certs)),
         ..Options::default()
     };
@@ -341,7 +341,7 @@ fn other_users_may_not_use_the_admin_socket() {
 
 #[test]
 fn no_secret_is_shown_anywhere() {
-    let (server, literal) = (auth(Some("app"), "file-pass-4711"), "literal-pass-4711");
+    let (server, literal) = (auth(Some("app"), "file-pass-zkqv"), "literal-pass-zkqv");
     let conf = RedisConf {
         auth: Some(server.clone()),
         ..RedisConf::default()
@@ -395,6 +395,6 @@ fn no_secret_is_shown_anywhere() {
     assert_eq!(sidecar.server().terminate(LONG).unwrap().code(), Some(0));
     shown.push(sidecar.server().log().unwrap());
     for text in &shown {
-        assert!(!text.is_empty() && !text.contains("4711"), "{text}");
+        assert!(!text.is_empty() && !text.contains("zkqv"), "{text}");
     }
 }
