@@ -378,9 +378,16 @@ fn starve_data_threads(sidecar: &Sidecar) {
         let output = Command::new(program).args(args).output().unwrap();
         assert!(output.status.success(), "{program}: {output:?}");
     };
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let allowed = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    // "0-1", "3,5-7": the first one.
+    let first = |list: &str| list.trim().split([',', '-']).next().map(str::to_owned);
+    let cpu = allowed.and_then(first).unwrap();
     run(
         "taskset",
-        &["--all-tasks", "--pid", "--cpu-list", "0", &pid.to_string()],
+        &["--all-tasks", "--pid", "--cpu-list", &cpu, &pid.to_string()],
     );
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let task = task.unwrap();
