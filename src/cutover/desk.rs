@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::feed::{Feed, Line};
 use super::gate::{OverrideError, check_overrides, gather, overrule};
 use super::journal::{self, JournalError, Run, Writer};
-use super::lock::LockError;
+use super::lock::{self, LockError};
 use super::machine::{End, Event, Order};
 use super::plan::{self, Given, PlanError, Way};
 use super::report::{Preview, RegionStatus, RunReport, trouble};
@@ -19,7 +19,7 @@ use super::tools::Tools;
 use crate::dns::DnsError;
 use crate::events::By;
 
-/// A look at the provider or the lock, for status.
+/// A look at the provider, for status.
 const LOOK: Duration = Duration::from_secs(4);
 
 /// Why a wish is not carried out.
@@ -254,14 +254,7 @@ impl Desk {
 
     /// Who has the lock.
     async fn holder(&self) -> Result<Option<String>, String> {
-        let Some(lock) = &self.tools.lock else {
-            return Ok(None);
-        };
-        match timeout(LOOK, lock.holder()).await {
-            Ok(Ok(holder)) => Ok(holder.map(|holder| holder.to_string())),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
-        }
+        lock::who_holds(self.tools.lock.as_deref()).await
     }
 
     /// Begins a run.

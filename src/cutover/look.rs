@@ -1,20 +1,14 @@
 //! One look at everything that `[cutover]` names, for `check --probe`. Changes nothing.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
-use tokio::time::timeout;
 
 use super::gate::check;
-use super::lock::Lock;
+use super::lock::{self, Lock};
 use super::plan::{Standing, standing};
 use super::spec::{CutoverSpec, RegionSpec};
 use crate::dns::verify::judge::NameServer;
 use crate::dns::verify::{Sample, Verifier};
 use crate::dns::{Access, Env, Proof, Provider, RrSet};
-
-/// A lock that says nothing for so long is out of reach.
-const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What was looked at, and what it says; the error is what is wrong with it.
 pub type Finding = (String, Result<String, String>);
@@ -95,24 +89,22 @@ impl Eyes<'_> {
     }
 
     async fn lock(&self) -> Vec<Finding> {
-        let Some(lock) = self.lock else {
+        if self.lock.is_none() {
             return Vec::new();
+        }
+        let holder = lock::who_holds(self.lock).await;
+        let words = |holder: Option<String>| match holder {
+            None => "free".to_owned(),
+            Some(holder) => format!("held by {holder}"),
         };
-        let says = match timeout(PATIENCE, lock.holder()).await {
-            Ok(Ok(None)) => Ok("free".to_owned()),
-            Ok(Ok(Some(holder))) => Ok(format!("held by {holder}")),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
-        };
-        vec![("lock".to_owned(), says)]
+        vec![("lock".to_owned(), holder.map(words))]
     }
 
     async fn region(&self, region: &RegionSpec) -> Option<Finding> {
         let answer = check::look(region.check.as_ref()?, self.env).await;
         let says = answer.and_then(|answer| {
             let status = format!("status {}", answer.status);
-            let other = answer.region.filter(|said| *said != region.name);
-            match (other, (200..300).contains(&answer.status)) {
+            match (answer.stranger(&region.name), answer.is_well()) {
                 (Some(other), _) => Err(format!("{status}, but it is {other}")),
                 (None, true) => Ok(status),
                 (None, false) => Err(status),

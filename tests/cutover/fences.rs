@@ -2,7 +2,7 @@
 
 use pilotfish_harness::sidecar::Sidecar;
 
-use crate::stage::{NEW, OLD, Site, region};
+use crate::stage::{NEW, OLD, Site, region, with_admin};
 
 fn paused(sidecar: &Sidecar) -> bool {
     let body = sidecar.admin("GET", "/v1/status", "").unwrap().body;
@@ -12,12 +12,8 @@ fn paused(sidecar: &Sidecar) -> bool {
 }
 
 fn section(site: &Site, old: &Sidecar) -> String {
-    let admin = format!(
-        "name = \"gra\"\nadmin = [\"{}\"]",
-        old.admin_socket().display()
-    );
     let section = site.section().replace("proof = [\"true\"]", "");
-    section.replace("name = \"gra\"", &admin)
+    with_admin(&section, "gra", old)
 }
 
 #[test]
@@ -64,14 +60,8 @@ fn a_region_that_cannot_be_fenced_is_not_left_unless_others_say_that_it_is_dead(
 fn where_the_site_comes_back_to_nobody_waits_any_more() {
     let site = Site::start();
     let (gra, rbx) = (site.sidecar(""), site.sidecar(""));
-    let section = section(&site, &gra);
-    let admin = format!(
-        "name = \"rbx\"\nadmin = [\"{}\"]",
-        rbx.admin_socket().display()
-    );
     // gra has no check, and is asked by nobody.
-    let section = section.replace("name = \"rbx\"", &admin);
-    let sidecar = site.sidecar(&section);
+    let sidecar = site.sidecar(&with_admin(&section(&site, &gra), "rbx", &rbx));
     let said = region(&sidecar, &["cutover", "--to", "rbx", "--yes"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(paused(&gra) && !paused(&rbx));

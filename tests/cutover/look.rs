@@ -5,7 +5,7 @@ use std::process::Command;
 use pilotfish_harness::dns::KEY_NAME;
 use pilotfish_harness::sidecar::Sidecar;
 
-use crate::stage::{Said, Site};
+use crate::stage::{Said, Site, with_admin};
 
 fn probe(sidecar: &Sidecar) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pilotfish"));
@@ -22,11 +22,7 @@ fn row<'a>(said: &'a Said, what: &str) -> (bool, &'a str) {
 
 /// The lock is in the zone, and a sidecar of the old region can be reached.
 fn section(site: &Site, old: &Sidecar) -> String {
-    let admin = format!(
-        "name = \"gra\"\nadmin = [\"{}\"]",
-        old.admin_socket().display()
-    );
-    let section = site.section().replace("name = \"gra\"", &admin);
+    let section = with_admin(&site.section(), "gra", old);
     format!("{section}{}", site.lock(None, "dns"))
 }
 

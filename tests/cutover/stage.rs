@@ -278,6 +278,14 @@ pub fn region(sidecar: &Sidecar, args: &[&str]) -> Said {
     Said::of(&command(sidecar, args).output().unwrap())
 }
 
+/// This `[cutover]`, with a sidecar of that region that can be told to hold its clients.
+pub fn with_admin(section: &str, region: &str, sidecar: &Sidecar) -> String {
+    let name = format!("name = \"{region}\"");
+    let socket = sidecar.admin_socket();
+    let admin = format!("{name}\nadmin = [\"{}\"]", socket.display());
+    section.replace(&name, &admin)
+}
+
 /// A gate's verdict in what `plan --json` says.
 pub fn verdict(preview: &serde_json::Value, gate: &str) -> (String, String) {
     let verdicts = preview["verdicts"].as_array().unwrap();

@@ -13,10 +13,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::timeout;
 
 use self::etcd::EtcdSpec;
 use super::BoxFuture;
 use crate::dns::{DnsSpec, Env, Name};
+
+/// A lock that says nothing for so long is out of reach, for whoever only looks.
+const LOOK: Duration = Duration::from_secs(4);
 
 /// Who wants the lock, and what for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +121,21 @@ pub trait Lock: Send + Sync {
 
     /// Who holds it now, as far as it can be seen. Cancel safe.
     fn holder<'a>(&'a self) -> BoxFuture<'a, Result<Option<Holder>, LockError>>;
+}
+
+/// Who holds the lock, for people, or `None`, also where there is no lock. Bounded in time, and cancel safe.
+///
+/// # Errors
+/// Why that is not known, for people.
+pub async fn who_holds(lock: Option<&dyn Lock>) -> Result<Option<String>, String> {
+    let Some(lock) = lock else {
+        return Ok(None);
+    };
+    match timeout(LOOK, lock.holder()).await {
+        Ok(Ok(holder)) => Ok(holder.map(|holder| holder.to_string())),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
+    }
 }
 
 /// `[cutover] lock`.

@@ -8,9 +8,9 @@ use pilotfish_harness::resp::Target;
 use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
 use pilotfish_harness::sql::Conn;
 use pilotfish_harness::wait;
-use pilotfish_harness::writer::{LEDGER_TABLE, Mode, Options, Writer};
+use pilotfish_harness::writer::{LEDGER_TABLE, Writer};
 
-use super::{GOING_ON, PATIENCE, break_midway, ensure_all_once, ensure_dry_run, failover};
+use super::{GOING_ON, break_midway, ensure_all_once, ensure_dry_run, failover};
 use crate::kit::{LONG, binary};
 use crate::support::assert_sound;
 
@@ -28,24 +28,9 @@ fn connect(sidecar: &Sidecar) -> Result<Conn> {
     Conn::connect(&Target::Tcp(sidecar.tcp("shop")?), &login, LONG)
 }
 
+/// The third on a node of its own: every node takes writes.
 fn writers(sidecar: &Sidecar, cluster: &GaleraCluster) -> Result<Vec<Writer>> {
-    let start = |label: &str, target: Target, mode| {
-        let mut options = Options::new(label, target, mode);
-        let login = SHOP.login().into_db(DATABASE);
-        (options.rate, options.timeout, options.sql) = (50, PATIENCE, Some(login));
-        Writer::start(options)
-    };
-    let kept = Mode::Kept { connections: 2 };
-    let writers = vec![
-        start("php", Target::Unix(sidecar.unix("shop")?), Mode::PerRequest)?,
-        start("kept", sidecar.tcp("shop")?.into(), kept)?,
-        // On a node of its own: every node takes writes.
-        start("direct", cluster.node(0).addr.into(), kept)?,
-    ];
-    for writer in &writers {
-        writer.wait_ack_after(Instant::now(), LONG)?;
-    }
-    Ok(writers)
+    super::writers(sidecar, cluster.node(0).addr, "")
 }
 
 fn ensure_nothing_lost(writers: Vec<Writer>, cluster: &GaleraCluster) -> Result<()> {

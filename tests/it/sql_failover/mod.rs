@@ -4,12 +4,15 @@ mod galera;
 mod mysql;
 mod postgres;
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use pilotfish_harness::mariadb::{DATABASE, SHOP};
+use pilotfish_harness::resp::Target;
 use pilotfish_harness::sidecar::Sidecar;
 use pilotfish_harness::wait;
-use pilotfish_harness::writer::{Counted, Ledger};
+use pilotfish_harness::writer::{Counted, Ledger, Mode, Options, Writer};
 use serde_json::Value as Json;
 
 use crate::kit::{self, LONG};
@@ -137,6 +140,26 @@ fn ensure_all_once(ledger: &Ledger, counted: &Counted, node: &str) -> Result<()>
 
 /// How long a client that waits is patient.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Two through the sidecar, one past it; their labels end with `suffix`. All of them write when this returns.
+fn writers(sidecar: &Sidecar, direct: SocketAddr, suffix: &str) -> Result<Vec<Writer>> {
+    let start = |label: &str, target: Target, mode| {
+        let mut options = Options::new(format!("{label}{suffix}"), target, mode);
+        let login = SHOP.login().into_db(DATABASE);
+        (options.rate, options.timeout, options.sql) = (50, PATIENCE, Some(login));
+        Writer::start(options)
+    };
+    let kept = Mode::Kept { connections: 2 };
+    let writers = vec![
+        start("php", Target::Unix(sidecar.unix("shop")?), Mode::PerRequest)?,
+        start("kept", sidecar.tcp("shop")?.into(), kept)?,
+        start("direct", direct.into(), kept)?,
+    ];
+    for writer in &writers {
+        writer.wait_ack_after(Instant::now(), LONG)?;
+    }
+    Ok(writers)
+}
 
 /// Writers write for a while after it, as they would.
 const GOING_ON: Duration = Duration::from_millis(500);

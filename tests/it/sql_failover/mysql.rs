@@ -8,11 +8,9 @@ use pilotfish_harness::resp::Target;
 use pilotfish_harness::sidecar::{Config, Service, Sidecar, Until};
 use pilotfish_harness::sql::Conn;
 use pilotfish_harness::wait;
-use pilotfish_harness::writer::{LEDGER_TABLE, Mode, Options, Writer};
+use pilotfish_harness::writer::{LEDGER_TABLE, Writer};
 
-use super::{
-    GOING_ON, PATIENCE, break_midway, ensure_all_once, ensure_dry_run, failover, wait_holding,
-};
+use super::{GOING_ON, break_midway, ensure_all_once, ensure_dry_run, failover, wait_holding};
 use crate::kit::{LONG, binary};
 use crate::support::assert_sound;
 
@@ -84,29 +82,9 @@ impl Trio {
         .with_context(|| self.sidecar.server().log_tail())
     }
 
-    /// Two through the sidecar, one past it.
     fn writers(&self, direct_to: usize) -> Result<Vec<Writer>> {
-        let start = |label: &str, target: Target, mode| {
-            let label = format!("{label}-{direct_to}");
-            let mut options = Options::new(label, target, mode);
-            let login = SHOP.login().into_db(DATABASE);
-            (options.rate, options.timeout, options.sql) = (50, PATIENCE, Some(login));
-            Writer::start(options)
-        };
-        let kept = Mode::Kept { connections: 2 };
-        let writers = vec![
-            start(
-                "php",
-                Target::Unix(self.sidecar.unix("shop")?),
-                Mode::PerRequest,
-            )?,
-            start("kept", self.sidecar.tcp("shop")?.into(), kept)?,
-            start("direct", self.nodes[direct_to].addr.into(), kept)?,
-        ];
-        for writer in &writers {
-            writer.wait_ack_after(Instant::now(), LONG)?;
-        }
-        Ok(writers)
+        let direct = self.nodes[direct_to].addr;
+        super::writers(&self.sidecar, direct, &format!("-{direct_to}"))
     }
 
     /// Ends the writers. Every row that anybody was told is there is on `node`, once.

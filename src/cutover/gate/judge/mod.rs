@@ -18,6 +18,17 @@ pub struct Answer {
     pub services: Vec<ServiceFact>,
 }
 
+impl Answer {
+    pub fn is_well(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The region that answered, if it is not this one.
+    pub fn stranger(&self, region: &str) -> Option<&str> {
+        self.region.as_deref().filter(|said| *said != region)
+    }
+}
+
 /// A service, as the sidecars of a region see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceFact {
@@ -148,14 +159,15 @@ fn target_check(facts: &Facts) -> Judged {
     for answer in tries {
         match answer {
             Err(why) => return fail(format!("{to} does not answer its check: {why}")),
-            Ok(answer) if !(200..300).contains(&answer.status) => {
+            Ok(answer) if !answer.is_well() => {
                 return fail(format!("{to} answers its check with {}", answer.status));
             }
-            Ok(answer) if answer.region.as_ref().is_some_and(|region| region != to) => {
-                let region = answer.region.as_deref().unwrap_or_default();
-                return fail(format!("it is {region} that answers the check of {to}"));
-            }
-            Ok(answer) => slowest = slowest.max(answer.took),
+            Ok(answer) => match answer.stranger(to) {
+                Some(other) => {
+                    return fail(format!("it is {other} that answers the check of {to}"));
+                }
+                None => slowest = slowest.max(answer.took),
+            },
         }
     }
     match tries.len() {

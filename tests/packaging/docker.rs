@@ -1,12 +1,12 @@
 //! The stack in `docker/`, as far as it can be held without a container engine: every file of it is read by the program it
 //! is for, and what they say of each other fits.
-#![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_pilotfish");
+use super::{BINARY, printed};
+
 const REGIONS: [&str; 2] = ["gra", "rbx"];
 
 fn docker(name: &str) -> PathBuf {
@@ -17,25 +17,6 @@ fn docker(name: &str) -> PathBuf {
 fn text(name: &str) -> String {
     let read = std::fs::read_to_string(docker(name));
     read.unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-/// What a program printed; it must have ended well.
-fn printed(program: &str, arguments: &[&str]) -> String {
-    // Debian keeps some of them in /usr/sbin, which is not in every user's PATH.
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
-    let output = Command::new(program)
-        .args(arguments)
-        .env("PATH", path)
-        .output();
-    let output =
-        output.unwrap_or_else(|e| panic!("{program} (scripts/install-packages test): {e}"));
-    let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (words(&output.stdout), words(&output.stderr));
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {out}\n{err}"
-    );
-    out
 }
 
 /// The stack's folder, with the paths that its files have in a container leading to it.
@@ -64,7 +45,7 @@ fn both_sidecars_understand_their_configuration() {
     for region in REGIONS {
         let file = dir.path().join(format!("{region}.toml"));
         let file = file.to_str().expect("a path");
-        let said = printed(BINARY, &["check", "-c", file]);
+        let said = printed(Command::new(BINARY).args(["check", "-c", file]));
         // That health can be asked from the other region is a warning, and the only one.
         assert!(said.contains("ok, 1 service, 1 warning"), "{said}");
     }
@@ -82,12 +63,12 @@ fn the_name_servers_understand_theirs() {
     let dir = stack();
     let path = |name: &str| dir.path().join(name).display().to_string();
     for kind in ["parent", "primary", "secondary"] {
-        printed("named-checkconf", &[&path(&format!("named-{kind}.conf"))]);
+        printed(Command::new("named-checkconf").args([&path(&format!("named-{kind}.conf"))]));
     }
     for zone in ["test", "example.test"] {
-        printed("named-checkzone", &[zone, &path(&format!("{zone}.db"))]);
+        printed(Command::new("named-checkzone").args([zone, &path(&format!("{zone}.db"))]));
     }
-    printed("unbound-checkconf", &[&path("unbound.conf")]);
+    printed(Command::new("unbound-checkconf").args([&path("unbound.conf")]));
     // BIND and Pilotfish have the same key.
     let key = text("stack/tsig.key");
     assert!(text("stack/cutover.key").contains(&format!("\"{}\"", key.trim())));
@@ -96,7 +77,7 @@ fn the_name_servers_understand_theirs() {
 #[test]
 fn its_programs_can_be_run() {
     for script in ["stack/start", "stack/fence"] {
-        printed("bash", &["-n", docker(script).to_str().expect("a path")]);
+        printed(Command::new("bash").arg("-n").arg(docker(script)));
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(docker(script))
             .expect("a file")
@@ -105,11 +86,9 @@ fn its_programs_can_be_run() {
         assert_eq!(mode & 0o111, 0o111, "{script}");
     }
     printed(
-        "php",
-        &[
-            "-l",
-            docker("stack/shop/index.php").to_str().expect("a path"),
-        ],
+        Command::new("php")
+            .arg("-l")
+            .arg(docker("stack/shop/index.php")),
     );
 }
 

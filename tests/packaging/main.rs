@@ -1,10 +1,13 @@
-//! What the package ships: the unit as systemd reads it, man pages as man renders them, completions as the shell does.
+//! What is shipped: the unit as systemd reads it, man pages as man renders them, completions as the shell does, and the
+//! stack of containers.
+
+mod docker;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_pilotfish");
-const OPERATIONS: &str = include_str!("../docs/operations.md");
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
 fn packaging(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -14,7 +17,9 @@ fn packaging(name: &str) -> PathBuf {
 
 fn run(command: &mut Command) -> Output {
     let program = command.get_program().to_owned();
-    let output = command.output();
+    // Debian keeps some programs in /usr/sbin, which is not in every user's PATH.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+    let output = command.env("PATH", path).output();
     output.unwrap_or_else(|error| panic!("{program:?} (scripts/install-packages test): {error}"))
 }
 
